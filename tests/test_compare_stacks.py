@@ -177,6 +177,27 @@ def test_networks_whose_units_are_more_are_trained_one_by_one(options, sizes):
     assert sizes == [None]
 
 
+def test_targets_that_are_the_same_in_a_split_are_predicted_as_alone(sizes):
+    """A network is trained in a unit small beside them, so that it says them to the last digits."""
+    network = MLPRegressorTorch(hidden_layer_sizes=(5,), max_iter=3, random_state=0)
+    y = np.where(np.arange(150) < 50, 9.0, 7.0)  # the same in the training rows of the first split
+    for target in (y, np.c_[y, Y_VALUES]):
+        found = compare({"mlp": network}, X_VALUES, target, cv=FOLDS_OF_VALUES, scoring="neg_mean_absolute_error")
+        expected = alone(network, X_VALUES, target, FOLDS_OF_VALUES, "neg_mean_absolute_error")["test_score"]
+        np.testing.assert_allclose(next(iter(found.scores.values()))["mlp"], expected, rtol=1e-8)
+    assert sizes == [3, 3]
+
+
+@pytest.mark.parametrize("far", [0, 1e5])
+def test_predictions_of_a_stack_are_rounded_as_alone(far, sizes):
+    network = MLPRegressorTorch(hidden_layer_sizes=(5,), max_iter=3, random_state=0)
+    rows = X_VALUES.astype(np.float32), Y_VALUES / 100 + far
+    found = compare({"mlp": network}, *rows, cv=FOLDS_OF_VALUES)
+    assert sizes == [3]
+    expected = alone(network, *rows, FOLDS_OF_VALUES)["test_score"]
+    np.testing.assert_allclose(found.scores["r2"]["mlp"], expected, rtol=1e-10)
+
+
 def test_a_search_of_networks_with_several_targets_is_one_stack(sizes):
     model, y = (
         MLPRegressorTorch(hidden_layer_sizes=(4,), max_iter=3, random_state=0),

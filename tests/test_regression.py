@@ -38,6 +38,7 @@ from skdeep import (
     MLPEnsembleRegressor,
     MLPRegressorTorch,
     Quantile,
+    SoftmaxClassifier,
     TorchRegressor,
     Tweedie,
     compare,
@@ -577,6 +578,18 @@ def test_digits_that_single_precision_has_not_are_missed():
         assert ["column 1 " in str(one.message) for one in said] == [True] * says
 
 
+def test_no_digits_are_missed_of_targets_that_rounding_tells_apart_nor_of_rows_that_are_close_by_chance():
+    single, constant = X.astype("f4"), np.where(Y > 0, 0.3, 0.1 + 0.2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        LinearRegressor().fit(single, np.c_[Y, constant])
+        two = single[:2], [1e5, 1e5 + 1e-3]
+        model = MLPRegressorTorch(max_iter=2, random_state=0)
+        model.partial_fit(single[:20], Y[:20]).partial_fit(*two)
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model.fit(single, 1e5 * Y, X_val=two[0], y_val=two[1])
+
+
 @pytest.mark.parametrize("model", [LinearRegressor(penalty="l1"), MLPRegressorTorch(max_iter=5)], ids=str)
 def test_weights_that_are_shares_make_a_penalty_strong(model):
     share = np.full(len(Y), 1 / len(Y))
@@ -587,6 +600,18 @@ def test_weights_that_are_shares_make_a_penalty_strong(model):
         warnings.simplefilter("ignore", ConvergenceWarning)
         fitted(model, X, Y, 0.3 * len(Y) * share)
         fitted(model.set_params(alpha=0.1), X, Y, share)
+
+
+def test_weights_are_light_with_those_of_classes_and_of_earlier_rows_and_for_a_penalty():
+    share, y = np.full(len(Y), 1 / len(Y)), Y > np.median(Y)
+    heavy, light = (dict.fromkeys((False, True), weight) for weight in (float(len(Y)), 1 / len(Y)))
+    with pytest.warns(UserWarning, match="all 200 rows together weigh as much as 1, and alpha='auto'"):
+        SoftmaxClassifier(class_weight=light).fit(X, y)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        SoftmaxClassifier(class_weight=heavy).fit(X, y, share)
+        SoftmaxClassifier(penalty=None, solver="lbfgs").fit(X, y, share)
+        SoftmaxClassifier().partial_fit(X, y, [False, True]).partial_fit(X[:2], y[:2], sample_weight=[0.01, 0.01])
 
 
 @pytest.mark.parametrize("solver", ["lbfgs", "exact", "sgd"])

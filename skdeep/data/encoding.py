@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from functools import lru_cache
 from numbers import Integral
@@ -242,13 +243,17 @@ def warn_of_raw_columns(problem: Problem) -> None:
         )
 
 
-def warn_of_light_rows(problem: Problem) -> None:
-    """Warn of weights that add up to a few rows, for a penalty that is left to us and counts them."""
-    weight = problem.sample_weight
-    if weight is not None and (total := float(weight.sum())) < min(_FEW_ROWS, _LIGHT * problem.n_rows):
+def warn_of_light_rows(problem: Problem, estimators: list[Classifier], seen: float) -> None:
+    """Warn of weights that add up to a few rows, beside what was `seen`, for penalties left to us that count them."""
+    if problem.weight is None or not hasattr(estimators[0], "alpha"):
+        return
+    totals = np.broadcast_to(problem.weight.sum(-1) + seen, len(estimators))
+    counted = [own.alpha == "auto" and getattr(own, "penalty", "l2") is not None for own in estimators]
+    total = totals[counted].min(initial=math.inf)
+    if total < min(_FEW_ROWS, _LIGHT * problem.n_rows):
         warnings.warn(
-            f"sample_weight makes all {problem.n_rows} rows together weigh as much as {total:.3g}, and alpha='auto' is "
-            "as strong as so few rows ask for: predictions may be next to constant. If weights are shares, multiply "
-            "them by the number of rows, or give alpha.",
+            f"Weights (sample_weight, class_weight) make all {problem.n_rows} rows together weigh as much as "
+            f"{total:.3g}, and alpha='auto' is as strong as so few rows ask for: predictions may be next to constant. "
+            "If weights are shares, multiply them by the number of rows, or give alpha.",
             stacklevel=7,
         )

@@ -262,7 +262,8 @@ class BaseTorchRegressor(RegressorMixin, BaseTorchEstimator):
         y = check_values(self, target[0], X, name)
         table = y.reshape(len(y), -1)
         check_domain(table, value_loss(self.loss, self.output), self.loss, name)
-        warn_of_lost_digits(table, float_dtype(X))
+        if new or same:  # in parts, or of rows to judge by, those that happen to be together may be close
+            warn_of_lost_digits(table, float_dtype(X))
         levels = levels_of(self.loss)
         if levels and table.shape[1] > 1:
             raise ValueError(
@@ -292,6 +293,13 @@ class BaseTorchRegressor(RegressorMixin, BaseTorchEstimator):
         free = getattr(self, "fit_intercept", True)
         return TargetScale.of(table, weight, value_loss(self.loss, self.output), free, self._scales_columns)
 
+    def _scale_of_all(self, table: np.ndarray, weight: np.ndarray | None) -> TargetScale:
+        """Choose the scale of targets in training, where these are all that there are."""
+        scale = self._measure_targets(table, weight)
+        if output_name(self.loss, self.output) != "identity":  # of which scores have no unit
+            return scale
+        return scale.closer(table, weight, self._scales_columns)
+
     @property
     def _scales_columns(self) -> bool:
         """Whether each of several targets has a unit of its own in training: the loss knows of none, or follows it."""
@@ -308,13 +316,9 @@ class BaseTorchRegressor(RegressorMixin, BaseTorchEstimator):
             )
         self._trained_loss = clone(self.loss, safe=False)
         if new or not hasattr(self, "_target_scale") or not self._target_scale.suits(table):
-            scale = self._measure_targets(table, weight)
-            # in parts, what is the same now may not be later; and scores have the unit of targets if these are they
-            closer = new and output == "identity"
-            self._target_scale, self._trained_output = (
-                scale.closer(table, weight, self._scales_columns) if closer else scale,
-                output,
-            )
+            # in parts, what is the same now may not be later
+            self._target_scale = (self._scale_of_all if new else self._measure_targets)(table, weight)
+            self._trained_output = output
             self.__dict__.pop("delta_", None)
         if is_to_be_suited(self.loss) and not hasattr(self, "delta_"):  # of the first call of partial_fit that has it
             self.delta_: Any = suited_delta(table, weight)

@@ -104,8 +104,6 @@ def fit(
     leader.solver_ = recipe.solver
     if not (incremental or recipe.closed_form or getattr(leader, "standardize", True)):
         warn_of_raw_columns(problem)  # a module of the user's may scale them
-    if getattr(leader, "alpha", None) == "auto":
-        warn_of_light_rows(problem)
     if problem.is_stored and problem.shard is None and recipe.solver not in FULL_BATCH:
         warn_of_sorted_rows(problem.source, problem.codes)
     recipe.check(problem.source)
@@ -117,6 +115,7 @@ def fit(
         held_out = encode(estimators, X_val, y_val, weight_val, **further).placed(recipe.device, recipe.dtype)
         recipe.check(held_out.source)
     members = members_of(estimators, incremental)
+    warn_of_light_rows(problem, estimators, members[0].state.seen)
     split_seed = members[0].state.split_seed
     data = {"estimator": leader, "X": X, "y": y.table if isinstance(y, Probabilities) else y}
     data["metadata"] = None if sample_weight is None else {"sample_weight": sample_weight}

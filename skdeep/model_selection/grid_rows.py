@@ -84,7 +84,7 @@ class GridRows:
         if index.size * problem.source.shape[1] > MAX_IN_ONE_ARRAY:
             raise CannotStack("The rows of all splits are too many.")
         values = leader._coded((y, None), problem.source, "y", new=False)[2]
-        scales = [leader._measure_targets(values[train], None) for train, _ in splits]
+        scales = [leader._scale_of_all(values[train], None) for train, _ in splits]
         target = [scale.forth(values[np.concatenate(split)]) for scale, split in zip(scales, splits, strict=True)]
         parts = np.split(np.arange(len(index)), np.cumsum([len(rows) for split in splits for rows in split])[:-1])
         together = replace(
@@ -141,8 +141,9 @@ class GridRows:
     def asked(self, candidates: list, scorer: Callable, network: Network, weighs: bool = False) -> list:
         """Ask a scorer about the answers of models (splits, candidates) about the test rows of their splits."""
         marks, scorer, leader = [], quickly(scorer), candidates[0]
-        # else predictions are more exact than scores in training
-        known = self._scores(network) if network.params[0].dtype is torch.float64 else None
+        # else predictions are more exact than scores in training, or rounded to X's dtype
+        is_double = network.params[0].dtype is torch.float64 and float_dtype(self.problem.source) == np.float64
+        known = self._scores(network) if is_double else None
         for number, (_, test) in enumerate(self.splits):
             if self.scales is not None:  # the leader is to speak of the targets of this split
                 leader._target_scale = self.scales[number]
