@@ -246,6 +246,8 @@ def test_the_order_of_a_path():
     found, before = levels(["a", "b", "a", "c"], np.array([1.0, 2.0, 3.0, 2.0]))
     assert [level.tolist() for level in found] == [[2, 1, 3], [0]]
     assert before.tolist() == [2, -1, -1, -1]
+    found, before = levels(["a", "b", "b"], np.array([1.0, 2.0, 3.0]))  # the first model's chain is the first
+    assert [level.tolist() for level in found] == [[0, 2], [1]] and before.tolist() == [-1, 2, -1]
 
 
 # ---- estimators ------------------------------------------------------------------------------------------------------

@@ -27,9 +27,10 @@ def levels(keys: Sequence[Any], strength: np.ndarray) -> tuple[list[np.ndarray],
     """Decide which models are solved together, and after which others (-1: after none).
 
     Models of equal keys, which differ in their penalties only, follow each other from the strongest to the weakest, so
-    that each begins where the one before it ended.
+    that each begins where the one before it ended. Chains are in the order of their first models, however strong: the
+    curvature of the first model of a level is what all steps there are scaled by.
     """
-    chains, before = list(chained(keys, strength).values()), np.full(len(keys), -1)
+    chains, before = sorted(chained(keys, strength).values(), key=min), np.full(len(keys), -1)
     for chain in chains:
         before[chain[1:]] = chain[:-1]
     return [np.array([c[i] for c in chains if len(c) > i]) for i in range(max(map(len, chains)))], before
