@@ -402,10 +402,3 @@ def test_folds_of_a_warm_fit_come_to_their_optimum(clf):
     first = warm.fit(X, y).temperature_
     for _ in range(2):
         np.testing.assert_allclose(warm.fit(X, y).temperature_, first, rtol=1e-4)
-
-
-def test_folds_of_exact_hinges_are_no_coarser_by_a_coarse_tolerance():
-    """A temperature does not notice the gap that fold models have by default; a much larger one it does."""
-    clf = HingeClassifier(random_state=0)
-    usual, coarse = (clone(clf).set_params(tol=tol).fit(IRIS, IRIS_Y).temperature_ for tol in (1e-4, 0.1))
-    np.testing.assert_allclose(coarse, usual, rtol=1e-2)

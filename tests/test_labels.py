@@ -982,6 +982,7 @@ def test_a_scorer_that_needs_what_is_not_there():
         model.fit(X, BINARY)
 
 
+@pytest.mark.filterwarnings("ignore:Weights .* make all")
 def test_weights_that_are_too_small_to_divide_by():
     for cls in (MLPClassifierTorch, MLPEnsembleClassifier):
         with pytest.raises(ValueError, match=r"sample_weight makes that \S+e-199, too little"):

@@ -209,6 +209,7 @@ def test_bad_values(name, value):
         mlp({name: value}).fit(X, Y)
 
 
+@pytest.mark.filterwarnings("ignore:Weights .* make all")
 @pytest.mark.parametrize("scale", [1.0, 1 / 90])
 def test_the_automatic_penalty_counts_columns_and_rows(scale):
     """From a learning rate of a user's, for with ours it follows the loss."""

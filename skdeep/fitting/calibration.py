@@ -24,9 +24,6 @@ from skdeep.fitting.solving import solve
 N_FOLDS = 5
 #: Scores of all rows up to which folds train in the stack of the model on all rows.
 _FEW_TERMS = 2**14
-#: How many times larger the duality gap of fold models may be: what is fitted on their scores has an error of several
-#: per cent, by the number of rows, and moves by less than a thousandth. So it does up to a tolerance.
-_EASE, _EASED_TOL = 1000.0, 0.1
 
 
 def calibrate_each(recipe: Recipe, problem: Problem, members: list[Member], seed: int) -> None:
@@ -174,7 +171,4 @@ def _fold_progress(member: Member) -> Progress:
         # done, for all rows
         return Progress(0.0, np.inf, max_iter=member.state.trained)
     limit = progress.n_iter if progress.interrupted else np.inf
-    tol = estimator.tol
-    if estimator.solver_ == "exact":
-        tol = max(tol, min(_EASE * tol, _EASED_TOL))
-    return Progress(tol, member.settings.patience, max_iter=limit)
+    return Progress(estimator.tol, member.settings.patience, max_iter=limit)

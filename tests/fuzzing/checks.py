@@ -37,7 +37,7 @@ _KNOWN_WARNINGS = (
     "All coefficients are zero at the optimum",
     "The scores of rows that a model was not trained on do not rise",
     "standardize=False trains on the columns of X as they are",
-    "sample_weight makes all",
+    "Weights (sample_weight, class_weight) make all",
     "Predictions have X's dtype",
 )
 
