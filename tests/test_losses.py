@@ -186,14 +186,16 @@ def test_the_gradient_vanishes_at_the_level_of_the_mean_target(name, n_columns):
     target = target / target.sum(-1, keepdim=True) if name == "log_loss" else target
     weight = torch.rand(7, generator=generator, dtype=torch.float64)
     loss, mean = LOSSES[name](), torch.einsum("n,nc->c", weight, target) / weight.sum()
-    level = torch.from_numpy(loss.level(mean.numpy(), 1e-9)).requires_grad_()
+    level = torch.from_numpy(loss.starting_scores(mean.numpy(), 1e-9)).requires_grad_()
     (gradient,) = torch.autograd.grad((weight * loss.value(level.expand(7, -1), target)).sum(), level)
     np.testing.assert_allclose(gradient, 0, atol=1e-12)
 
 
 def test_no_class_begins_below_one_row():
-    np.testing.assert_allclose(np.diff(LOSSES["log_loss"]().level(np.array([1.0, 0.0]), 0.01)), np.log(0.01))
-    np.testing.assert_allclose(LOSSES["binary_log_loss"]().level(np.array([0.0, 1.0]), 0.01), np.log([0.01, 100]))
+    np.testing.assert_allclose(np.diff(LOSSES["log_loss"]().starting_scores(np.array([1.0, 0.0]), 0.01)), np.log(0.01))
+    np.testing.assert_allclose(
+        LOSSES["binary_log_loss"]().starting_scores(np.array([0.0, 1.0]), 0.01), np.log([0.01, 100])
+    )
 
 
 def test_probabilities_of_one_column_are_the_sigmoid():

@@ -49,7 +49,7 @@ class Loss:
         """Return how many times shorter steps of mini-batches have to be than the bound says, for these targets."""
         return 1.0
 
-    def level(self, mean: np.ndarray, least: float) -> np.ndarray:
+    def starting_scores(self, mean: np.ndarray, least: float) -> np.ndarray:
         """Compute the scores (..., C) to begin with, the same for all samples, by their mean target (..., C).
 
         Zero, unless the best ones may be so far away that small steps would not get there: of a probability, which
@@ -124,7 +124,7 @@ class Softmax(Loss):
     def curvature(self, n_columns: int) -> float:
         return 0.5
 
-    def level(self, mean: np.ndarray, least: float) -> np.ndarray:
+    def starting_scores(self, mean: np.ndarray, least: float) -> np.ndarray:
         log_p = np.log(np.maximum(mean, least))
         return log_p - log_p.mean(-1, keepdims=True)
 
@@ -174,7 +174,7 @@ class Logistic(Loss):
     def curvature(self, n_columns: int) -> float:
         return 0.25
 
-    def level(self, mean: np.ndarray, least: float) -> np.ndarray:
+    def starting_scores(self, mean: np.ndarray, least: float) -> np.ndarray:
         return np.log(np.maximum(mean, least) / np.maximum(1 - mean, least))
 
     def value(self, scores: Tensor, target: Tensor) -> Tensor:

@@ -28,7 +28,7 @@ from skdeep.exact.rows import products_pay
 from skdeep.fitting.choices import batch_rows, choose, epochs_of
 from skdeep.fitting.coordinates import by_rows
 from skdeep.fitting.exactly import fits_memory, is_certified, takes_targets
-from skdeep.fitting.recipe import Member, Recipe, as_numbers, column_statistics, levels, total_weights, values
+from skdeep.fitting.recipe import Member, Recipe, as_numbers, column_statistics, starting_scores, total_weights, values
 from skdeep.fitting.settings import FULL_BATCH, SOLVER_OBJECT, SOLVERS, Solver, settings_of, solver_name
 from skdeep.solvers.newton import Newton
 from skdeep.solvers.preconditioner import Preconditioner
@@ -119,7 +119,7 @@ class LinearModel(SparseCoefMixin, BaseTorchEstimator):
         # a penalty of one's own may be nothing but its map
         proximal = not (solver == "adam" and type(penalty) in (L2, NoPenalty))
         decisions: dict[str, Any] = {"proximal": proximal, "newton_params": newton_params, "closed_form": is_closed}
-        decisions["begins_level"] = self.fit_intercept and not incremental and solver not in FULL_BATCH
+        decisions["begins_at_shares"] = self.fit_intercept and not incremental and solver not in FULL_BATCH
         if solver in FULL_BATCH and not is_closed and fits_memory(problem):
             decisions["device"] = torch.device("cpu")  # in NumPy, whatever the device: the model is to be the same
         if getattr(settings, "learning_rate", None) == "auto":
@@ -228,8 +228,9 @@ class LinearModel(SparseCoefMixin, BaseTorchEstimator):
         else:
             coef = torch.zeros(*shape, **tensor)
         intercept = torch.zeros(n_models, n_outputs, **tensor) if self.fit_intercept else None
-        if recipe.begins_level and not warm:
-            intercept = to_device(torch.from_numpy(levels(problem, members, recipe.judged_by, n_outputs)), **tensor)
+        if recipe.begins_at_shares and not warm:
+            scores = starting_scores(problem, members, recipe.judged_by, n_outputs)
+            intercept = to_device(torch.from_numpy(scores), **tensor)
         network = Linear(coef, intercept, **variables)
         if warm:
             known = (np.asarray(dense(part), dtype=np.float64) for part in (self.coef_, self.intercept_))

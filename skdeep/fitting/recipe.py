@@ -93,7 +93,7 @@ class Recipe:
     #: Parameters up to which the exact solver takes Newton steps; None for what suits a tight tolerance.
     newton_params: int | None = None
     #: Whether a linear model begins at scores that suit the shares of the classes, where steps would take long to them.
-    begins_level: bool = False
+    begins_at_shares: bool = False
     closed_form: bool = False  # whether "exact" is least squares, in closed form
     n_bins: int = 0  # of each column that a perceptron embeds
     #: ``penalty(members, total_weight, batch_weight)``, of each model, given the weight of its training rows and of a
@@ -191,7 +191,7 @@ def total_weights(problem: Problem, members: Sequence[Member]) -> np.ndarray:
     return mean_weights(members) * [m.n_rows(problem) for m in members] + [m.state.seen for m in members]
 
 
-def levels(problem: Problem, members: Sequence[Member], loss: Loss, n_outputs: int) -> np.ndarray:
+def starting_scores(problem: Problem, members: Sequence[Member], loss: Loss, n_outputs: int) -> np.ndarray:
     """Compute the scores (K, C) with which models begin, by the mean targets of their rows."""
     first, number = numbered(*rows_and_weights(members))
     found = []
@@ -203,7 +203,7 @@ def levels(problem: Problem, members: Sequence[Member], loss: Loss, n_outputs: i
             mean = sums / sums.sum()
         else:
             mean = np.average(target, axis=0, weights=weight)
-        found.append(loss.level(mean, 1 / len(target)))
+        found.append(loss.starting_scores(mean, 1 / len(target)))
     return np.array(found)[number]
 
 

@@ -170,9 +170,8 @@ def pass_fronts(
             elif (start := ends[number]) is not None:
                 steps = steps[len(fronts[number].steps) :]
                 are_numbers = _takes_array(Pipeline(steps), start.first)
-                start = replace(
-                    start, first=copied(start.first), second=copied(start.second)
-                )  # steps may write to them
+                # steps may write to them
+                start = replace(start, first=copied(start.first), second=copied(start.second))
             if start is not None:
                 end = start.through(clone(Pipeline(steps)), y_train, are_numbers)
                 outcome = end.passed(y_train, y_test)
