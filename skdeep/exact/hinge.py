@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from skdeep.exact import hinge_interior
+from skdeep.exact import hinge_interior, hinge_rows
 from skdeep.exact.descent import summed
 from skdeep.exact.hinge_multipliers import WIDTH, Descent, Problem, Solution
 from skdeep.exact.hinge_terms import Hinges, WestonWatkins
@@ -47,7 +47,27 @@ def solve(
         duals = np.zeros((K, C, n))
         duals[:, :, used] = solution.duals
         return replace(solution, duals=duals)
-    goal, found = np.broadcast_to(np.asarray(gap, dtype=float), K), Solution.blank(K, C, D, n)
+    goal = np.broadcast_to(np.asarray(gap, dtype=float), K)
+    if start is not None:
+        return _together(rows, loss, weight, rho, goal, max_iter, start)
+    found, left = hinge_rows.solve(rows, loss, weight, rho, goal, max_iter)
+    if len(left):
+        _put(_together(rows, loss, weight[left], rho[left], goal[left], max_iter, None), left, found)
+    return found
+
+
+def _together(
+    rows: Rows,
+    loss: Hinges | WestonWatkins,
+    weight: np.ndarray,
+    rho: np.ndarray,
+    goal: np.ndarray,
+    max_iter: int,
+    start: tuple[np.ndarray, np.ndarray] | None,
+) -> Solution:
+    """Minimise hinges for K models, many at a time where these share rows."""
+    (K, n), C, D = weight.shape, loss.n_scores, rows.shape[1]
+    found = Solution.blank(K, C, D, n)
     if start is None and K > 1:
         folds = chained([own.tobytes() for own in weight > 0], rho.max(1)).values()
         if len(folds) > 1 and C * n * max(map(len, folds)) > _FOLD:

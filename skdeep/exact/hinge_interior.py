@@ -60,7 +60,7 @@ class _Columns:
         return values[:, None]
 
 
-class _Rivals:
+class Rivals:
     """Terms of Weston and Watkins' loss: of each row, one for each class that is not its own; rows sorted by class."""
 
     lean = give = None
@@ -69,24 +69,24 @@ class _Rivals:
         C, n = loss.n_scores, rows.shape[0]
         self.n_scores, self.n_terms, self._sorted = C - 1, (C - 1) * n, ByClass(rows, loss.codes, C, centred=True)
         self._parts = list(zip(self._sorted.classes, [part.Z for part in self._sorted.parts], strict=True))
-        self._all, self.at_zero = None, np.ones((1, 1))
-        self.share = self.at_zero
-        if C * self.n_terms * rows.shape[1] <= _FEW_VALUES:
+        self.at_zero = self.share = np.ones((1, 1))
+        self.of_terms: np.ndarray | None = None  # derivatives of margins in the parameters, (T, (C - 1) D)
+        if has_few_terms(rows, loss):
             first, of_term = np.arange(self.n_terms).reshape(C - 1, n) * C, np.zeros((C - 1, n, C, 1))
             of_term.reshape(-1)[first + self._sorted.codes] = -1
             of_term.reshape(-1)[first + self._sorted.rival] = 1
             of_term = of_term.swapaxes(2, 3) @ self._sorted.basis
-            self._all = (of_term.swapaxes(2, 3) * self._sorted.rows.Z[:, None]).reshape(self.n_terms, -1)
+            self.of_terms = (of_term.swapaxes(2, 3) * self._sorted.rows.Z[:, None]).reshape(self.n_terms, -1)
 
-    def keep(self, systems: np.ndarray) -> _Rivals:
+    def keep(self, systems: np.ndarray) -> Rivals:
         return self
 
     def of_rows(self, values: np.ndarray) -> np.ndarray:
         return np.tile(values[:, self._sorted.order], self.n_scores)
 
     def changes(self, params: np.ndarray) -> np.ndarray:
-        if self._all is not None:
-            return params @ self._all.T
+        if self.of_terms is not None:
+            return params @ self.of_terms.T
         K, C = len(params), self.n_scores + 1
         of_rivals = (self._sorted.to_scores.T @ params.reshape(K, C - 1, -1)).reshape(K, C, C - 1, -1)
         found = np.empty((K, C - 1, len(self._sorted.order)))
@@ -95,8 +95,8 @@ class _Rivals:
         return found.reshape(K, -1)
 
     def back(self, slope: np.ndarray) -> np.ndarray:
-        if self._all is not None:
-            return slope @ self._all
+        if self.of_terms is not None:
+            return slope @ self.of_terms
         K, C = len(slope), self.n_scores + 1
         by_slot, found = slope.reshape(K, C - 1, -1), np.empty((K, C, C - 1, self._sorted.rows.shape[1]))
         for c, (part, Z) in enumerate(self._parts):
@@ -113,6 +113,11 @@ class _Rivals:
 
     def params(self, values: np.ndarray) -> np.ndarray:
         return self._sorted.basis @ values.reshape(len(values), self.n_scores, -1)
+
+
+def has_few_terms(rows: Rows, loss: WestonWatkins) -> bool:
+    """Tell whether the derivatives of all margins in the parameters are kept."""
+    return loss.n_scores * (loss.n_scores - 1) * rows.n_values <= _FEW_VALUES
 
 
 def suits(rows: Rows, loss: Hinges | WestonWatkins, crowd: float) -> bool:
@@ -152,7 +157,7 @@ def approach(
     size = max(1, _BATCH // (loss.n_scores * n))
     terms: Any
     if isinstance(loss, WestonWatkins):
-        columns, terms = 1, _Rivals(rows, loss)
+        columns, terms = 1, Rivals(rows, loss)
     else:  # as many systems as columns
         columns, terms = loss.n_scores, _Columns(rows, np.tile(-loss.sign, (K, 1)))
     found = []

@@ -111,7 +111,8 @@ class KinkedRows:
             slope[at], is_dual = within, True
             scores = Z @ params
             above, below = scores - hi, lo - scores
-            wrong = np.where(slope > 0, -above, np.where(slope < 0, -below, np.maximum(above, below)))
+            outside = np.maximum(above, below) if self.up else above  # where no slope is
+            wrong = np.where(slope > 0, -above, np.where(slope < 0, -below, outside))
             wrong[at] = 0.0
             worst = wrong.argmax()
             if wrong[worst] <= _ROUNDING:
