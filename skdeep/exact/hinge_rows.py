@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import numpy as np
 
-from skdeep.exact.descent import summed
 from skdeep.exact.hinge_interior import Rivals, has_few_terms
 from skdeep.exact.hinge_multipliers import Solution
 from skdeep.exact.hinge_terms import CrammerSinger, Hinges, WestonWatkins
 from skdeep.exact.interior_one import End, Violations
+from skdeep.exact.kinked_rows import near_kinks
 from skdeep.exact.normal import distinct
 from skdeep.exact.rows import Rows
 
-#: Rows up to which a stack of models is solved together: there, calls cost more than what they compute.
-_FEW_ROWS = 1500
+#: Rows up to which a stack of models, or of columns, is solved together: there, calls cost more than what they compute;
+#: and values of rows from which others are cheaper where most rows would be looked at, or columns are so many.
+_FEW_ROWS, _MANY_VALUES, _MANY_COLUMNS = 1500, 2**15, 64
 
 
 def solve(
@@ -27,23 +28,29 @@ def solve(
     found = Solution.blank(K, C, D, n)
     if not suits(rows, loss, K):
         return found, np.arange(K)
+    done: dict[int, End] = {}
+    given_up = 0.0
     first, number = distinct(weight)
     for which, model in enumerate(first):
         used = np.flatnonzero(weight[model])
         if len(used) == n:
-            systems = _Systems(rows, loss, weight[model])
+            system = _System(rows, loss, weight[model])
         else:
-            systems = _Systems(rows.select(used), loss.select_rows(used), weight[model, used])
-        models, ends = np.flatnonzero(np.equal(number, which)), None
-        for k in models[np.argsort(-rho[models].max(1), kind="stable")]:  # each from where the last one ended
-            ends = systems.solve(rho[k], float(goal[k]), max_iter, ends) if rho[k].any() else None
-            if ends is None:
+            system = _System(rows.select(used), loss.select_rows(used), weight[model, used])
+        models, before = np.flatnonzero(np.equal(number, which)), None
+        for k in models[np.argsort(-rho[models].max(1), kind="stable")]:
+            if rho[k].max() <= given_up:
                 continue
-            found.params[k], duals = systems.joined(ends)
-            found.duals[k][:, used] = duals
-            found.value[k], above = sum(end.value for end in ends), sum(end.above for end in ends)
-            found.gap[k], found.converged[k] = above / found.value[k] if above else 0.0, True
-            found.curve[k] = summed([end.curve for end in ends])
+            if before is None and done:
+                before = done[min(done, key=lambda other: abs(np.log(rho[k].max() / rho[other].max())))]
+            end = system.violations.find(system.tiled(rho[k]), float(goal[k]), max_iter, before and before.params)
+            if end is None:  # nor are others of no stronger penalty found
+                given_up = rho[k].max()
+                continue
+            before = done[k] = end
+            found.params[k], found.duals[k][:, used] = system.params(end.params), system.duals(end.slope)
+            found.value[k], found.gap[k] = end.value, end.above / end.value if end.above else 0.0
+            found.converged[k], found.curve[k] = True, end.curve
     return found, np.flatnonzero(~found.converged)
 
 
@@ -53,32 +60,40 @@ def suits(rows: Rows, loss: Hinges | WestonWatkins, K: int) -> bool:
         return False
     if isinstance(loss, WestonWatkins):
         return K == 1 and has_few_terms(rows, loss)
-    return K == 1 or rows.shape[0] > _FEW_ROWS
+    if loss.n_scores > 1 or (K > 1 and rows.shape[0] <= _FEW_ROWS):
+        return False
+    return rows.n_values <= _MANY_VALUES or _has_few_near(rows)
 
 
-class _Systems:
-    """What is solved apart: columns of scores, or all terms of rows together."""
+def are_apart(rows: Rows, loss: Hinges) -> bool:
+    """Tell whether columns of scores are solved one after the other."""
+    return type(rows) is Rows and loss.n_scores > 1 and rows.shape[0] > _FEW_ROWS and _has_few_near(rows)
+
+
+def _has_few_near(rows: Rows) -> bool:
+    return rows.shape[1] <= _MANY_COLUMNS and near_kinks(*rows.shape) > 0
+
+
+class _System:
+    """Rows whose margins are linear in the parameters: by their one score, or of all terms."""
 
     def __init__(self, rows: Rows, loss: Hinges | WestonWatkins, weight: np.ndarray):
-        self.rivals = None
+        self._rivals = None
         if isinstance(loss, WestonWatkins):
-            self.rivals = Rivals(rows, loss)
-            self.each = [Violations(Rows(self.rivals.of_terms), self.rivals.of_rows(weight[None])[0])]
+            self._rivals = Rivals(rows, loss)
+            assert self._rivals.of_terms is not None
+            self.violations = Violations(Rows(self._rivals.of_terms), self._rivals.of_rows(weight[None])[0])
         else:
-            self.each = [Violations(Rows(rows.Z * -sign[:, None]), weight) for sign in loss.sign]
+            self.violations = Violations(Rows(rows.Z * -loss.sign.T), weight)
 
-    def solve(self, rho: np.ndarray, goal: float, max_iter: int, before: list[End] | None) -> list[End] | None:
-        """Minimise each, from ends for another penalty, if any; None where one is not done."""
-        rho = rho if self.rivals is None else np.tile(rho, self.rivals.n_scores)
-        ends: list[End] = []
-        for c, one in enumerate(self.each):
-            end = one.find(rho, goal, max_iter, None if before is None else before[c].params)
-            if end is None:
-                return None
-            ends.append(end)
-        return ends
+    def tiled(self, rho: np.ndarray) -> np.ndarray:
+        """Repeat factors of the penalty (D,) for all parameters."""
+        return rho if self._rivals is None else np.tile(rho, self._rivals.n_scores)
 
-    def joined(self, ends: list[End]) -> tuple[np.ndarray, np.ndarray]:
-        """Put together parameters (C, D) and duals (C, n)."""
-        params, duals = np.array([end.params for end in ends]), np.array([end.slope for end in ends])
-        return (params, duals) if self.rivals is None else (self.rivals.params(params)[0], self.rivals.duals(duals)[0])
+    def params(self, params: np.ndarray) -> np.ndarray:
+        """Compute the parameters of scores, (C, D)."""
+        return params if self._rivals is None else self._rivals.params(params[None])[0]
+
+    def duals(self, slope: np.ndarray) -> np.ndarray:
+        """Put slopes where the terms of scores (C, n) are."""
+        return slope if self._rivals is None else self._rivals.duals(slope[None])[0]

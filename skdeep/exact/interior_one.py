@@ -34,6 +34,9 @@ APART = 0.25
 _CLOSE, _VAGUE = 0.03, 0.2
 #: How many times as long as least squares hinges may be.
 _LENGTHS = 1.0, 2.0, 4.0, 8.0, 16.0
+#: Values of rows from which others know it cheaper than many steps that lead nowhere: so many times the rows, of which
+#: so many are to be left for steps of a part.
+_MANY_VALUES, _MAX_LOST, _STEPS = 2**15, 3, 5
 _TINY = float(np.finfo(float).tiny)
 
 
@@ -205,8 +208,8 @@ class Alike:
     The arguments are as in `skdeep.exact.piecewise.solve`, for one model.
     """
 
-    #: Most values of rows that are solved for at once.
-    most_values = float("inf")
+    #: Most values of rows that are solved for at once, and most rows of steps that may lead nowhere.
+    most_values = most_rows = float("inf")
     #: Products of slacks and duals to begin with, in units of how far from their kinks rows are.
     centre = 0.2
 
@@ -262,15 +265,15 @@ class Alike:
     def find(self, rho: np.ndarray, gap: float, max_iter: int, start: np.ndarray | None = None) -> End | None:
         """Minimise the loss with a ridge (D,); None where the gap is not reached.
 
-        Parameters to begin with (D,) are near those of another ridge.
+        Parameters to begin with (D,) may be another ridge's.
         """
         begun = self.parts(rho, start)
         if begun is None:
             return None
         unit, problem, parts, errors = begun
-        smallest = max(SMALLEST * self.at_zero / unit, _TINY)
+        smallest, left = max(SMALLEST * self.at_zero / unit, _TINY), self.most_rows
         for part, above, index, slope, radius in parts:
-            if part.rows.n_values > self.most_values:
+            if part.rows.n_values > self.most_values or left < _STEPS * len(part.weight):
                 break
             try:
                 one = _One(_System(part, above), problem.rho, 0.5 * gap, smallest, self.centre * radius)
@@ -278,6 +281,8 @@ class Alike:
             except np.linalg.LinAlgError:
                 continue
             end = one.end
+            if end is None:
+                left -= len(curve) * len(part.weight)
             if end is not None and index is not None:
                 slope[index] = end[1]
                 end = end[0], slope
@@ -298,7 +303,9 @@ class Alike:
         if end is None:
             return None
         reached = end.above / max(end.value, SMALLEST * self.at_zero, _TINY)
-        return Solution(end.params[None, None], np.array([end.value]), np.array([reached]), [end.curve], np.array([True]))
+        return Solution(
+            end.params[None, None], np.array([end.value]), np.array([reached]), [end.curve], np.array([True])
+        )
 
 
 class Violations(Alike):
@@ -309,6 +316,8 @@ class Violations(Alike):
     def __init__(self, rows: Rows, weight: np.ndarray):
         at = np.full(rows.shape[0], -1.0)
         super().__init__(rows, at, at, 0.0, 1.0, weight)
+        if rows.n_values > _MANY_VALUES:
+            self.most_rows = _MAX_LOST * len(at)
 
     def parts(self, rho: np.ndarray, start: Any) -> tuple[float, KinkedRows, Iterable[tuple], np.ndarray] | None:
         """Choose rows to look at, from least squares or a start, so many times as long that hinges are least."""
