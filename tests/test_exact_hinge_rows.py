@@ -74,7 +74,7 @@ def test_it_is_the_optimum_of_others(kind, seed, n, alpha, intercept, rounded):
 
 @pytest.mark.parametrize(("X", "y"), [(IRIS, IRIS_Y), (WINE, WINE_Y)])
 def test_all_terms_of_few_rows(X, y):
-    """Few models do without: steps are fewer than the interior point's, and the end is exact."""
+    """The end is exact, and comes no later than by the interior point of stacks."""
     rows, loss, n = Rows(standardised(X)), WestonWatkins(y, 3), len(y)
     weight, rho = np.full((1, n), 1 / n), penalty(1 / n, X.shape[1] + 1)
     found, left = hinge_rows.solve(rows, loss, weight, rho, np.full(1, 1e-6), 1000)
@@ -82,7 +82,7 @@ def test_all_terms_of_few_rows(X, y):
     assert not len(left) and found.gap[0] < 1e-12
     np.testing.assert_allclose(found.params, best.params, atol=1e-5)
     near = hinge_interior.approach(rows, loss, weight, rho, np.full(1, 5e-7), 1000)
-    assert len(found.curve[0]) < len(near.curve[0])
+    assert len(found.curve[0]) <= len(near.curve[0])
     # duals are the slopes that the penalty balances
     terms = loss.terms(1)
     pull = terms.to_scores(found.duals * weight[:, None])
@@ -155,3 +155,18 @@ def test_what_is_solved_so():
     assert hinge_rows.suits(few, WestonWatkins(y[:100], 2), 1)
     assert not hinge_rows.suits(few, CrammerSinger(y[:100], 2), 1)
     assert not hinge_rows.suits(Rows(np.ones((5000, 20))), WestonWatkins(np.arange(5000) % 3, 3), 1)
+
+
+@pytest.mark.parametrize("kind", ["ovr", "weston_watkins"])
+def test_in_a_stack_ends_are_exact_too(kind):
+    """So that a model is the same alone, where it is solved otherwise."""
+    Z, y, w = random_problem(3, 60)
+    rows, loss, weight = Rows(Z), loss_of(kind, y, 3), np.tile(w, (4, 1))
+    weight[2:, ::4] = 0
+    weight /= weight.sum(1, keepdims=True)
+    rho = penalty([1e-3, 1e-2, 1e-3, 1e-2], Z.shape[1])
+    found = hinge.solve(rows, loss, weight, rho, 1e-6)
+    assert (found.gap <= 1e-12).all()
+    for k in range(4):
+        alone = hinge.solve(rows, loss, weight[k : k + 1], rho[k : k + 1], 1e-6)
+        np.testing.assert_allclose(found.params[k], alone.params[0], atol=1e-9)
