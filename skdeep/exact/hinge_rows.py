@@ -15,6 +15,8 @@ from skdeep.exact.kinked_rows import near_kinks
 from skdeep.exact.normal import distinct
 from skdeep.exact.rows import Rows
 
+#: How much stronger a penalty is to be than one whose model was not found.
+_STRONGER = 2.0
 #: Rows up to which a stack of models, or of columns, is solved together: there, calls cost more than what they compute;
 #: and values of rows from which others are cheaper where most rows would be looked at, or columns are so many.
 _FEW_ROWS, _MANY_VALUES, _MANY_COLUMNS = 1500, 2**15, 64
@@ -39,13 +41,13 @@ def solve(
             system = _System(rows.select(used), loss.select_rows(used), weight[model, used])
         models, before = np.flatnonzero(np.equal(number, which)), None
         for k in models[np.argsort(-rho[models].max(1), kind="stable")]:
-            if rho[k].max() <= given_up:
+            if rho[k].max() <= given_up:  # nor without a penalty
                 continue
             if before is None and done:
                 before = done[min(done, key=lambda other: abs(np.log(rho[k].max() / rho[other].max())))]
             end = system.violations.find(system.tiled(rho[k]), float(goal[k]), max_iter, before and before.params)
-            if end is None:  # nor are others of no stronger penalty found
-                given_up = rho[k].max()
+            if end is None:
+                given_up = _STRONGER * rho[k].max()
                 continue
             before = done[k] = end
             found.params[k], found.duals[k][:, used] = system.params(end.params), system.duals(end.slope)
