@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 import matplotlib
-import pytest
 from helpers import few_images, in_one_test
 
 ROOT = Path(__file__).parents[1]
