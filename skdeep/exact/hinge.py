@@ -68,8 +68,8 @@ def _together(
     used = np.flatnonzero(weight.any(0))
     if len(used) < n:
         few = None if start is None else (start[0], start[1][:, :, used])
-        part = rows.select(used), loss.select_rows(used), weight[:, used]
-        solution = _together(*part, rho, goal, max_iter, few)
+        own_rows = rows.select(used), loss.select_rows(used), weight[:, used]
+        solution = _together(*own_rows, rho, goal, max_iter, few)
         duals = np.zeros((K, C, n))
         duals[:, :, used] = solution.duals
         return replace(solution, duals=duals)
