@@ -40,7 +40,7 @@ _LONG = 8
 #: Share of a gradient that is left where a system is solved about.
 _FORCING = 0.03
 #: Unknowns up to which models have Hessians of their own.
-_FEW_UNKNOWNS = 128
+FEW_UNKNOWNS = 128
 #: Share of the largest curvature below which rows are left out of Hessians, which single precision is enough for.
 _FLAT = 1e-6
 #: Pivots below so large a share of the curvature along a parameter alone may be all that rounding leaves.
@@ -59,7 +59,7 @@ def refit(
     C, D), and which models (K,) are at their optimum, or have taken their step; the others are anywhere.
     """
     (n_scores, n_columns), n_models = start.shape, len(weight)
-    is_many = n_columns > _FEW_UNKNOWNS and isinstance(rows, SparseRows) and rho.any()
+    is_many = n_columns > FEW_UNKNOWNS and isinstance(rows, SparseRows) and rho.any()
     if is_many and isinstance(loss, SquaredLoss) and wide.suits(rows):
         found = wide.ridge(rows, loss, weight, rho, np.full(n_models, np.inf))
         if found is not None:
@@ -67,7 +67,7 @@ def refit(
     if isinstance(loss, OfColumns) and n_scores > 1:  # as many problems of one score
         each = [refit(rows, loss.one(c), weight, rho, start[c : c + 1], only_a_step) for c in range(n_scores)]
         return np.concatenate([params for params, _ in each], axis=1), np.all([arrived for _, arrived in each], axis=0)
-    if is_small(rows, loss):
+    if n_free(rows, loss) <= FEW_UNKNOWNS:
         basis = contrasts(n_scores) if loss.shift_invariant else np.eye(n_scores)
         way: Callable[..., tuple[np.ndarray, np.ndarray]] = partial(_by_newton, Hessians(rows, loss, basis))
     elif isinstance(rows, SparseRows):
@@ -123,9 +123,9 @@ def _by_newton(
     return basis @ params, arrived
 
 
-def is_small(rows: Rows, loss: RowLoss) -> bool:
-    """Tell whether models have so few unknowns that each has a Hessian of its own."""
-    return (loss.n_scores - loss.shift_invariant) * rows.shape[1] <= _FEW_UNKNOWNS
+def n_free(rows: Rows, loss: RowLoss) -> int:
+    """Count the unknowns of a model, but the shift of all scores that changes nothing."""
+    return (loss.n_scores - loss.shift_invariant) * rows.shape[1]
 
 
 def some(values: np.ndarray, index: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-r"""Smooth objectives of dense rows with hundreds of unknowns, near the optimum of one: by L-BFGS from its Hessian.
+r"""Smooth objectives of dense rows, near the optimum of one: by L-BFGS from its Hessian.
 
 A Hessian of each would cost more than all else. The inverse at one optimum serves for all, and in single precision a
 step is a few products of matrices for thirty models at a time.
@@ -12,7 +12,6 @@ inverse,
 from __future__ import annotations
 
 import copy
-import itertools
 from typing import NamedTuple
 
 import numpy as np
@@ -20,18 +19,19 @@ from scipy.linalg.lapack import spotrf, spotri
 
 from skdeep.exact.descent import dot, small_enough
 from skdeep.exact.losses import OfColumns, RowLoss
-from skdeep.exact.reweighted import is_small
+from skdeep.exact.reweighted import FEW_UNKNOWNS, n_free
 from skdeep.exact.rows import Rows, SparseRows, of_both
 
-#: Unknowns up to which the inverse is no more work than what follows.
-_MAX_UNKNOWNS = 2048
+#: Unknowns up to which the inverse is no more work than what follows, and those of which Hessians cost next to nothing.
+_MAX_UNKNOWNS, _VERY_FEW = 2048, 16
 #: Scores of rows that are computed at a time.
 _MAX_VALUES = 2**19
 #: Iterations after which models are left to others.
 _MAX_ITER = 100
 #: Steps that are remembered: with more of them, models whose way is far are lost more often.
 _HISTORY = 5
-#: Share of the tolerance for models that lack few rows: what they tell is a small difference.
+#: Share of the tolerance for models that lack few rows: what they tell is a small difference. And for those of few
+#: unknowns, where digits are cheap.
 _FINER = 0.1
 #: Share of that tolerance which the rounding of a gradient may take.
 _ROUNDING = 0.1
@@ -44,11 +44,15 @@ _LITTLE = 1e-6
 _TYPICAL = 16
 
 
-def is_large(rows: Rows, loss: RowLoss) -> bool:
-    """Tell whether weights of these rows are best solved for by what is here."""
+def is_large(rows: Rows, loss: RowLoss, rho: np.ndarray) -> bool:
+    """Tell whether weights of these rows are best solved for by what is here.
+
+    Without a penalty, Newton's steps tell as well whether there is an optimum.
+    """
     if isinstance(rows, SparseRows) or loss.piecewise or (isinstance(loss, OfColumns) and loss.n_scores > 1):
         return False
-    return not is_small(rows, loss) and loss.n_scores * rows.shape[1] <= _MAX_UNKNOWNS
+    n_unknown = n_free(rows, loss)
+    return n_unknown > (_VERY_FEW if rho.any() else FEW_UNKNOWNS) and n_unknown <= _MAX_UNKNOWNS
 
 
 class Neighbourhood:
@@ -102,7 +106,8 @@ class Neighbourhood:
         params, arrived = np.repeat(self.start[None], len(weight), axis=0), np.zeros(len(weight), dtype=bool)
         if not self._here.is_known:
             return params, arrived
-        gone, bound = self._columns_gone(weight, rho), self.tol * (_FINER if finer else 1.0)
+        is_small = n_free(*self.precisions[-1]) <= FEW_UNKNOWNS
+        gone, bound = self._columns_gone(weight, rho), self.tol * (_FINER if finer or is_small else 1.0)
         size = max(1, _MAX_VALUES // (len(self.start) * weight.shape[1]))
         for rows, loss in self.precisions:
             left = np.flatnonzero(~arrived)
@@ -213,8 +218,8 @@ class _Way:
                 if len(new):
                     models[filled], here[filled], bound[filled], age[filled] = new, self.start, tol, 0
                     gradient[filled] = self._gradient(new)
-                    for values in (*itertools.chain(*self._pairs), *last):  # numbers of what is lost may be none
-                        values[filled] = 0
+                    for *_, share in self._pairs:
+                        share[filled] = 0
                 kept = np.delete(np.arange(len(models)), ended[len(filled) :])
                 if not len(kept):
                     return params, arrived

@@ -253,8 +253,8 @@ class Near:
 
     def come_to_optimum(self, weight: np.ndarray) -> tuple[Found, np.ndarray]:
         """Let models begin at the optimum for a weight (n,), if it is found; return where they do, and whether."""
-        if self.smooth and is_large(self.rows, self.loss):
-            (share,), (rho,), _ = self.objectives(weight[None])
+        (share,), (rho,), _ = self.objectives(weight[None])
+        if self.smooth and is_large(self.rows, self.loss, rho):
             tol = self.member.progress.tol * self.recipe.loss.slope
             self.around = Neighbourhood(self.rows, self.loss, share, rho, self.start, tol)
         params, arrived = self.solved(weight[None])
