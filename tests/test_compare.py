@@ -611,6 +611,26 @@ def test_the_command_line_writes_a_report(tmp_path):
     assert page.rstrip().endswith("</html>")
 
 
+@pytest.mark.parametrize("library", ["zarr", "dask.array"])
+def test_arrays_in_files_are_compared_as_arrays_in_memory_are(library, tmp_path):
+    X, y = load_iris(return_X_y=True)
+    module = pytest.importorskip(library)
+    stored = module.create_array(tmp_path / "X", data=X) if library == "zarr" else module.from_array(X, chunks=50)
+    models = {"softmax": SoftmaxClassifier(), "scaled": make_pipeline(StandardScaler(), LogisticRegression())}
+    expected, found = (compare(models, data, y, cv=3) for data in (X, stored))
+    for name, scores in expected.scores["accuracy"].items():
+        np.testing.assert_array_equal(found.scores["accuracy"][name], scores)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [(pl.DataFrame({"a": [1.0, 2.0]}).lazy(), "lazy frame"), (lambda: iter([]), "comes in chunks"), (iter([]), "once")],
+)
+def test_what_has_no_rows_to_hold_out_is_refused(data, message):
+    with pytest.raises(ValueError, match=message):
+        compare({"softmax": SoftmaxClassifier()}, data, [0, 1])
+
+
 def test_tensors_are_compared_as_arrays_are():
     X, y = load_iris(return_X_y=True)
     models = {"softmax": SoftmaxClassifier(), "scaled": make_pipeline(StandardScaler(), LogisticRegression())}
