@@ -47,6 +47,10 @@ def read(path: Path, encoding: str = "utf-8") -> tuple[Any, list[str]]:
         table = pandas.read_csv(path, **options)
         if separator != "," and any(_has_decimal_commas(table[name]) for name in table.columns):
             table = pandas.read_csv(path, decimal=",", **options)
+        if not isinstance(table.index, pandas.RangeIndex):  # fields before the heading's, as pandas takes it
+            raise pandas.errors.ParserError(
+                f"Expected {len(headings)} fields, saw {len(headings) + table.index.nlevels}"
+            )
     except pandas.errors.EmptyDataError as error:
         raise ValueError(f"{path} is empty.") from error
     except (UnicodeError, LookupError) as error:
@@ -89,7 +93,7 @@ def _has_decimal_commas(column: Any) -> bool:
 
 def _numbers_of(column: Any, are_commas_decimal: bool) -> Any:
     """Make numbers of a column of texts, if all are written in one way, the likelier one first; None if not."""
-    texts = column.str.strip().str.replace(_AROUND, "", regex=True)
+    texts = column.str.strip().str.replace("\N{MINUS SIGN}", "-").str.replace(_AROUND, "", regex=True)
     units = texts.str.extract(_UNIT, expand=False).str.strip()
     kinds_of_units = units.str.replace("M", "mega").str.lower().nunique()  # "KG" is "kg", and "MW" is not "mW"
     if units.notna().sum() == texts.notna().sum() and kinds_of_units == 1:
