@@ -47,10 +47,9 @@ def read(path: Path, encoding: str = "utf-8") -> tuple[Any, list[str]]:
         table = pandas.read_csv(path, **options)
         if separator != "," and any(_has_decimal_commas(table[name]) for name in table.columns):
             table = pandas.read_csv(path, decimal=",", **options)
-        if not isinstance(table.index, pandas.RangeIndex):  # fields before the heading's, as pandas takes it
-            raise pandas.errors.ParserError(
-                f"Expected {len(headings)} fields, saw {len(headings) + table.index.nlevels}"
-            )
+        if not table.index.equals(pandas.RangeIndex(len(table))):  # pandas has moved all columns by what is too much
+            n_fields = len(headings) + table.index.nlevels
+            raise pandas.errors.ParserError(f"Expected {len(headings)} fields, saw {n_fields}")
     except pandas.errors.EmptyDataError as error:
         raise ValueError(f"{path} is empty.") from error
     except (UnicodeError, LookupError) as error:
