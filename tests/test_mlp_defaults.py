@@ -89,6 +89,31 @@ def test_a_search_trains_for_the_epochs_of_its_folds():
         assert alone.score(X[test], y[test]) == pytest.approx(search.cv_results_[f"split{k}_test_score"][1], abs=1e-12)
 
 
+@pytest.mark.filterwarnings("ignore:Maximum iterations")
+@pytest.mark.parametrize("size", [8, 50, 500, "lbfgs"])
+def test_the_penalty_does_not_depend_on_batches(size):
+    """Of a batch of 8 rows it was eight times as strong, of all rows of a large table next to none."""
+    X, y = table(200, 3, 2)
+    options = {"hidden_layer_sizes": 4, "max_iter": 3, "learning_rate_init": 0.01, "random_state": 0}
+    options |= {"solver": "lbfgs"} if size == "lbfgs" else {"batch_size": size}
+    rows = min(size, 200) if size != "lbfgs" else 200
+    alpha = 0.5 * (3 / 200) ** 0.5 * rows / 64
+    auto, given = (MLPClassifierTorch(alpha=alpha, **options).fit(X, y).predict_proba(X) for alpha in ("auto", alpha))
+    np.testing.assert_allclose(auto, given, rtol=1e-10)
+
+
+@pytest.mark.filterwarnings("ignore:Maximum iterations")
+def test_one_light_row_does_not_make_the_others_count_as_many():
+    """Where it was the unit, the others counted as a thousand rows each."""
+    X, y = table(200, 3, 2)
+    weight = np.where(np.arange(200) > 0, 1, 1e-3)
+    auto, given = (
+        MLPClassifierTorch(4, alpha=alpha, max_iter=3, learning_rate_init=0.01, random_state=0).fit(X, y, weight)
+        for alpha in ("auto", 0.5 * (3 / 200) ** 0.5)
+    )
+    np.testing.assert_allclose(auto.predict_proba(X), given.predict_proba(X), rtol=1e-10)
+
+
 @pytest.mark.parametrize("kind", ["codes", "weights", "rows", "two classes", "labels", "probabilities"])
 def test_data_is_clean_by_what_class_shares_would_lose(kind):
     rng = np.random.default_rng(0)
@@ -154,12 +179,12 @@ def test_values_of_few_words_are_learnt():
 def test_sparse_rows_that_are_filled_have_the_penalty_of_dense_ones(monkeypatch):
     rng, n_columns = np.random.default_rng(0), set()
 
-    def seen(members, total_weight, columns):
+    def seen(members, total_weight, batch_weight, columns):
         n_columns.add(columns)
-        return alphas(members, total_weight, columns)
+        return strengths(members, total_weight, batch_weight, columns)
 
-    alphas = deep.alphas
-    monkeypatch.setattr(deep, "alphas", seen)
+    strengths = deep.strengths
+    monkeypatch.setattr(deep, "strengths", seen)
     X, y = rng.random((200, 6)) * (rng.random((200, 6)) < 0.5), rng.integers(0, 2, 200)
     for rows in (X, sparse.csr_array(X)):
         MLPClassifierTorch(max_iter=2, random_state=0).fit(rows, y)
