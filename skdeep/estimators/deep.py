@@ -75,9 +75,9 @@ class NeuralNet(BaseTorchEstimator):
             )
         return L2(strength, np.zeros(len(members)))
 
-    def _auto_alpha(self, crowding: np.ndarray, n_columns: float) -> np.ndarray:
-        """Choose the strengths of ``alpha="auto"``, given columns per row, and their number."""
-        return 0.5 * np.sqrt(crowding)
+    def _auto_alpha(self, n_rows: np.ndarray, n_columns: float) -> np.ndarray:
+        """Choose the strengths of ``alpha="auto"`` in batches of the automatic size, given rows and columns."""
+        return 0.5 * np.sqrt(np.minimum(n_columns / n_rows, 1.0) * np.maximum(_BATCH_ROWS[0] / n_rows, 1.0))
 
     def _check_same_objective(self, what: str) -> None:
         """Raise if the solver compares losses, which `what` makes another function at each step."""
@@ -128,5 +128,5 @@ def strengths(
     unit = np.array([member.unit for member in members])
     n_rows = total_weight / unit
     # what there is to learn by heart, beside what there is to learn it from, in which batches play no part
-    auto = members[0].estimator._auto_alpha(np.minimum(n_columns / n_rows, 1.0), n_columns)
+    auto = members[0].estimator._auto_alpha(n_rows, n_columns)
     return np.where(unknown, auto / (unit * rows_of_batches(n_rows)), alpha / batch_weight)
