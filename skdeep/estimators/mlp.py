@@ -372,7 +372,7 @@ class MLPClassifierTorch(PerceptronClassifier, SingleNet):
         Learnt factors on the (standardised) columns, then on all bins of each column that has any, which are in
         ``coefs_[0]`` already; only with ``column_learning_rate``.
     bin_edges_ : ndarray of shape (n_embedded, n_bins + 1)
-        Ascending edges of the bins of embedded columns; between equal ones is no bin, and its weights do nothing.
+        Ascending edges of the bins of embedded columns; between equal ones is no bin, and its weights are zero.
     bin_starts_ : ndarray of shape (n_embedded,)
         :math:`e h` of the bins of each, where that is below 1/2; infinite if its values are all edges.
     means_ : ndarray of shape (n_features,)
