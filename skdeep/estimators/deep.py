@@ -20,6 +20,8 @@ from skdeep.fitting.settings import SOLVERS, Solver, solver_name
 
 #: Rows of a batch of a perceptron at least, by default.
 FEWEST_ROWS = 64
+#: Rows below which noise is learnt by heart, whatever the number of columns.
+_FEW_ROWS = 300
 #: Penalties beyond this have no room in single precision, with the squares of coefficients.
 _LARGEST = 1e30
 
@@ -75,9 +77,10 @@ class NeuralNet(BaseTorchEstimator):
             )
         return L2(strength, np.zeros(len(members)))
 
-    def _auto_alpha(self, crowding: np.ndarray, n_columns: float) -> np.ndarray:
-        """Choose the strengths of ``alpha="auto"``, given columns per row, and their number."""
-        return 0.5 * np.sqrt(crowding)
+    def _auto_alpha(self, n_rows: np.ndarray, n_columns: float) -> np.ndarray:
+        """Choose the strengths of ``alpha="auto"``, given the rows of each model, and the columns."""
+        scarcity = np.maximum(_FEW_ROWS / np.maximum(n_rows, FEWEST_ROWS), 1.0)
+        return 0.5 * np.sqrt(np.minimum(n_columns / n_rows, 1.0)) * scarcity
 
     def _check_same_objective(self, what: str) -> None:
         """Raise if the solver compares losses, which `what` makes another function at each step."""
@@ -122,5 +125,5 @@ def alphas(members: list[Member], total_weight: np.ndarray, n_columns: float) ->
     # what there is to learn by heart, beside what there is to learn it from; and a batch of few rows is not divided by
     # many
     estimator = members[0].estimator
-    auto = estimator._auto_alpha(np.minimum(n_columns / n_rows, 1.0), n_columns)
+    auto = estimator._auto_alpha(n_rows, n_columns)
     return np.where(unknown, auto * np.minimum(n_rows / FEWEST_ROWS, 1.0), alpha)

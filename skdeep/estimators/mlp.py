@@ -330,13 +330,13 @@ class MLPClassifierTorch(PerceptronClassifier, SingleNet):
         must stay at its default.
     alpha : float or "auto", default="auto"
         Strength of the L2 penalty; it is divided by the total weight of a batch. With ``standardize`` it acts on the
-        weights of standardised columns. "auto" is :math:`\frac12 \sqrt{\min(d / n, 1)} \min(n / 64, 1)` of d columns
-        and n rows to train on (in ``partial_fit``, so far; a row of weight 2 is two, unless all weights are small); of
-        sparse rows, d is at most four times the values that a row stores on average.
-        With "adam", ``learning_rate`` and ``learning_rate_init`` "auto" as well, and labels as targets, it follows the
-        loss: in each epoch it is :math:`\max(1, T / 8) \max(1, 4 \min(L / H, 1))` times that, with T bins of each
-        column, L the mean loss of the epoch before (at first, H; 0 where training goes on) and H the entropy of the
-        classes.
+        weights of standardised columns. "auto" is :math:`\frac12 \sqrt{\min(d / n, 1)}` of d columns and n rows to
+        train on (in ``partial_fit``, so far; a row of weight 2 is two, unless all weights are small), of less than 300
+        rows :math:`300 \min(1 / n, n / 64^2)` times that; of sparse rows, d is at most four times the values that a row
+        stores on average. With "adam", ``learning_rate`` and ``learning_rate_init`` "auto" as well, and labels as
+        targets, it follows the loss: in each epoch it is :math:`\max(1, T / 8) \max(1, 4 \min(L / H, 1))` times that,
+        with T bins of each column, L the mean loss of the epoch before (at first, H; 0 where training goes on) and H
+        the entropy of the classes.
     learning_rate : {"auto", "constant", "invscaling", "adaptive", "cosine"}, default="auto"
         Schedule: constant; divided by ``(t + 1) ** power_t`` after t samples; divided by 5 whenever improvement stops,
         until it is below 1e-6; or half a cosine down to zero at ``max_iter``. "auto" is constant for :math:`0.4 \sqrt{n

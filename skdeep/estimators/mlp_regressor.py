@@ -35,8 +35,9 @@ class PerceptronRegressor(Perceptron, NeuralNetRegressor):
     def _output_name(self) -> str:
         return output_name(self.loss, self.output)
 
-    def _auto_alpha(self, crowding: np.ndarray, n_columns: float) -> np.ndarray:
+    def _auto_alpha(self, n_rows: np.ndarray, n_columns: float) -> np.ndarray:
         # values are learnt more closely than classes: what is free of noise wants less, what is not wants more
+        crowding = np.minimum(n_columns / n_rows, 1.0)
         return np.minimum(crowding * np.maximum(80 * np.sqrt(crowding), 2 * np.sqrt(n_columns)), 2.0)
 
     def _measure_targets(self, table: np.ndarray, weight: np.ndarray | None) -> TargetScale:
