@@ -112,7 +112,7 @@ class Bins:
         return shared
 
     def real(self, weight: np.ndarray) -> np.ndarray:
-        """Select the weights (K, h, E) to train of all (K, h, e T); those of bins that a model lacks are zero."""
+        """Select the weights (K, h, E) to train of all (K, h, e T), which are zero where a model has no bin."""
         return np.where(self._exists[:, None], weight[..., self.place], 0)
 
     def whole(self, trained: np.ndarray) -> np.ndarray:
