@@ -28,6 +28,9 @@ WEIGHT = np.random.default_rng(0).integers(0, 3, len(Y)).astype(float)
 BASE = MLPClassifierTorch(
     (8,), batch_size=50, max_iter=5, learning_rate_init=0.01, numeric_embedding="piecewise", n_bins=4, random_state=0
 )
+#: Columns of few values, of which the first has only two, the last but one a rare one.
+CODES = np.column_stack([np.arange(120) // 30 % 2, np.arange(120) % 3, np.arange(120) // 60, np.arange(120) % 5])
+CODES[7, 2] = 2
 NONE = torch.empty(0, dtype=torch.int64)
 
 
@@ -362,6 +365,21 @@ def test_members_of_an_ensemble_have_edges_of_their_own(data):
     np.testing.assert_allclose(ensemble.predict_proba(data), mean, atol=tolerance)
 
 
+@pytest.mark.parametrize("options", [{}, {"solver": "lbfgs"}, {"max_grad_norm": 0.01}], ids=["-", "lbfgs", "clipped"])
+def test_bins_that_are_none_are_not_trained(options):
+    """Members that lack a rare value have fewer bins, and are what they are alone."""
+    of_stack = {"max_iter": 5, "batch_size": 40, "numeric_embedding": "piecewise", "n_bins": 4, "calibration": None}
+    ensemble = MLPEnsembleClassifier(3, (8,), random_state=0, **(of_stack | options)).fit(CODES, CODES[:, 3] > 1)
+    gaps = [np.abs(member.predict_proba(CODES) - ensemble.oof_proba_).max(1) for member in ensemble.estimators_]
+    for k, member in enumerate(ensemble.estimators_):
+        own = np.argmin(gaps, 0) == k
+        n_bins = [0, 2, 0 if own[7] else 2, 4]
+        np.testing.assert_array_equal((member.coefs_[0][4:] != 0).any(1), [b < n for n in n_bins for b in range(4)])
+        alone = clone(member).fit(CODES[~own], CODES[~own, 3] > 1, X_val=CODES[own], y_val=CODES[own, 3] > 1)
+        np.testing.assert_allclose(member.coefs_[0], alone.coefs_[0], atol=1e-10)
+        np.testing.assert_allclose(member.column_factors_, alone.column_factors_, atol=1e-10)
+
+
 def test_a_search_has_the_edges_of_each_split():
     grid = {"alpha": [0.01, 1.0]}
     search = GridSearchCV(mlp(), grid, cv=3, scoring="neg_log_loss").fit(X, Y)
@@ -381,11 +399,16 @@ def test_weights_are_repetitions():
 # ---- more training ---------------------------------------------------------------------------------------------------
 
 
-def test_training_goes_on_where_it_was():
+@pytest.mark.parametrize(("data", "target"), [(HOLES, Y), (CODES, CODES[:, 3] > 1)], ids=["holes", "codes"])
+def test_training_goes_on_where_it_was(data, target):
     params = {"learning_rate": "constant", "tol": 0.0, "n_iter_no_change": np.inf}
-    once = mlp(**params, max_iter=10).fit(HOLES, Y)
-    twice = mlp(**params, warm_start=True).fit(HOLES, Y).fit(HOLES, Y)
+    once = mlp(**params, max_iter=10).fit(data, target)
+    twice = mlp(**params, warm_start=True).fit(data, target).fit(data, target)
     np.testing.assert_allclose(twice.coefs_[0], once.coefs_[0], rtol=1e-8)
+
+
+def test_another_embedding_does_not_go_on():
+    twice = mlp(warm_start=True).fit(HOLES, Y)
     for changed in ({"n_bins": 5}, {"numeric_embedding": None}):
         with pytest.raises(ValueError, match="numeric_embedding, n_bins"):
             clone(twice).set_params().fit(HOLES, Y).set_params(**changed).fit(HOLES, Y)

@@ -198,6 +198,25 @@ def test_values_of_few_words_are_learnt():
     assert MLPRegressorTorch(random_state=0).fit(X, X @ coef).score(X_test, X_test @ coef) > of_lines
 
 
+@pytest.mark.parametrize(
+    ("n_rows", "times"), [(4, 4 * 300 / 64**2), (64, 300 / 64), (100, 3), (200, 1.5), (300, 1), (3000, 1)]
+)
+def test_few_rows_have_a_stronger_penalty(n_rows, times):
+    """Without a jump at the rows of a batch, from where on it is the weaker the fewer there are."""
+    member = SimpleNamespace(estimator=MLPClassifierTorch(), unit=2.0)
+    (alpha,) = deep.alphas([member], np.array([2.0 * n_rows]), 10)
+    assert alpha == pytest.approx(0.5 * min(10 / n_rows, 1) ** 0.5 * times)
+
+
+def test_noise_of_few_rows_is_not_learnt_by_heart():
+    """As 60 rows with a fifth of the labels wrong; the log-loss was 1.6."""
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((3060, 8))
+    y = ((X[:, 0] > 0) ^ (rng.random(3060) < 0.2)).astype(int)
+    found = [MLPClassifierTorch(random_state=0).fit(X[i : i + 60], y[i : i + 60]) for i in range(0, 300, 60)]
+    assert np.mean([log_loss(y[300:], model.predict_proba(X[300:])) for model in found]) < 1
+
+
 @pytest.mark.filterwarnings("ignore:Maximum iterations")
 def test_sparse_rows_that_are_filled_have_the_penalty_of_dense_ones(monkeypatch):
     rng, n_columns = np.random.default_rng(0), set()

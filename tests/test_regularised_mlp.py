@@ -217,10 +217,10 @@ def test_the_automatic_penalty_counts_columns_and_rows(scale):
     X, y = rng.standard_normal((90, 5)), np.arange(90) % 3
     common = {"hidden_layer_sizes": (4,), "max_iter": 3, "learning_rate_init": 0.01, "random_state": 0}
     auto = MLPClassifierTorch(**common).fit(X, y, np.full(90, scale))
-    alpha = 0.5 * np.sqrt(5 / 90)
+    alpha = 0.5 * np.sqrt(5 / 90) * 300 / 90
     asked = MLPClassifierTorch(alpha=alpha, **common).fit(X, y, np.full(90, scale))
     np.testing.assert_allclose(auto.coefs_[0], asked.coefs_[0], rtol=1e-10)
     few = MLPClassifierTorch(**common).fit(X[:16], y[:16])
-    alpha = 0.5 * np.sqrt(5 / 16) * 16 / 64
+    alpha = 0.5 * np.sqrt(5 / 16) * 16 / 64 * 300 / 64
     asked = MLPClassifierTorch(alpha=alpha, **common).fit(X[:16], y[:16])
     np.testing.assert_allclose(few.coefs_[0], asked.coefs_[0], rtol=1e-10)

@@ -44,9 +44,11 @@ class Bins:
     """The bins of each model of a stack, for columns that are moved and scaled before.
 
     Edges are (K, e, T + 1) or (1, e, T + 1), ascending: `known` in the user's columns, and in the columns as they come
-    to `encode`, of which the first e have bins. Two that are equal, or nearly so, have no bin between them: a column of
-    zeros. So does a column with a single bin. `start` (K or 1, e) is s of each column; None where h is 1, as in
-    prediction.
+    to `encode`, of which the first e have bins. Two that are equal, or nearly so, have no bin between them. Nor has a
+    column with a single one. `start` (K or 1, e) is s of each column; None where h is 1, as in prediction.
+
+    What is trained are bins that some model of the stack has, `place` (E,) among all e T; those that others lack there
+    are columns of zeros. In prediction, all e T are columns.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class Bins:
         known: np.ndarray,
         edges: np.ndarray,
         start: np.ndarray | None = None,
+        place: np.ndarray | None = None,
         *,
         device: torch.device,
         dtype: torch.dtype,
@@ -74,8 +77,15 @@ class Bins:
         #: Of the line that each bin is between its edges, (K, e, T) or (1, e, T) in float64.
         self.slope = np.divide(2, high - low, out=np.zeros_like(low), where=exists)
         self.offset = -0.5 * (low + high) * self.slope
-        columns = (torch.from_numpy(part).unsqueeze(1) for part in (self.slope, self.offset, self.limit))
+        self.n_whole = exists[0].size
+        if place is None:
+            place = np.flatnonzero(exists.any(0)) if start is not None else np.arange(self.n_whole)
+        self.place, self._column = place, place // low.shape[-1]
+        self._exists = exists.reshape(-1, self.n_whole)[:, place]
+        lines = [part.reshape(-1, self.n_whole)[:, place] for part in (self.slope, self.offset)]
+        columns = (torch.from_numpy(part).unsqueeze(1) for part in (*lines, self.limits))
         self._slope, self._offset, self._limit = (to_device(part, device, dtype) for part in columns)
+        self._index = to_device(torch.from_numpy(self._column), device)
 
     def __len__(self) -> int:
         """Count the models that have bins of their own; 1 where all have the same."""
@@ -84,47 +94,56 @@ class Bins:
     @property
     def n_columns(self) -> int:
         """How many columns the bins are, of a model."""
-        return self.slope[0].size
+        return len(self.place)
 
     @property
-    def n_embedded(self) -> int:
-        """How many columns have bins."""
-        return self.slope.shape[-2]
+    def limits(self) -> np.ndarray:
+        """The h of each bin, (K, E) or (1, E)."""
+        return self.limit[:, self._column, 0]
 
     def sharing(self, n_own: int) -> np.ndarray:
         """Make the matrix (f, d) that leads from factors on so many columns, then on all bins of each, to a layer's d.
 
         Its entries are how fast they are learnt.
         """
-        e, n_bins = self.slope.shape[-2:]
-        shared = np.eye(n_own + e, n_own + e * n_bins)
-        shared[n_own:, n_own:] = np.repeat(_SPEED * np.eye(e), n_bins, axis=1)
+        e = self.slope.shape[-2]
+        shared = np.eye(n_own + e, n_own + self.n_columns)
+        shared[n_own:, n_own:] = _SPEED * (self._column == np.arange(e)[:, None])
         return shared
 
+    def real(self, weight: np.ndarray) -> np.ndarray:
+        """Select the weights (K, h, E) to train of all (K, h, e T), which are zero where a model has no bin."""
+        return np.where(self._exists[:, None], weight[..., self.place], 0)
+
+    def whole(self, trained: np.ndarray) -> np.ndarray:
+        """Put weights (h, E) that are trained in their places among all e T, of which the others are zero."""
+        weight = np.zeros((len(trained), self.n_whole), dtype=trained.dtype)
+        weight[:, self.place] = trained
+        return weight
+
     def encode(self, rows: Tensor, room: Tensor, n_alike: int) -> None:
-        """Put the bins of rows (B, d) or (G, B, d), without missing values, in a `room` (..., B, e T).
+        """Put the bins of rows (B, d) or (G, B, d), without missing values, in a `room` (..., B, E).
 
         Models of which so many in turn are alike share their rows.
         """
         parts = (part if len(part) == 1 else part[::n_alike] for part in (self._slope, self._offset, self._limit))
         slope, offset, limit = (part[0] for part in parts) if rows.ndim == 2 else parts
-        columns, bins = rows[..., : slope.shape[-2]].unsqueeze(-1), room.unflatten(-1, slope.shape[-2:])
-        torch.addcmul(offset, columns, slope, out=bins).clamp_(-1, 1)
+        torch.addcmul(offset, rows.index_select(-1, self._index), slope, out=room).clamp_(-1, 1)
         if self.start is not None:
-            bins.mul_(limit)  # in a quarter of the time of bounds that differ
+            room.mul_(limit)  # in a quarter of the time of bounds that differ
 
     def select(self, models: np.ndarray) -> Bins:
         """Select the bins of some of the models."""
         if len(self) == 1:
             return self
         start = self.start if self.start is None else self.start[models]
-        return Bins(self.known[models], self.edges[models], start, **self._tensor)
+        return Bins(self.known[models], self.edges[models], start, self.place, **self._tensor)
 
     @classmethod
     def stacked(cls, parts: Sequence[Bins]) -> Bins:
         """Join the bins of one model each as one stack's; they have the same columns."""
         known, edges = (np.concatenate([getattr(part, name) for part in parts]) for name in ("known", "edges"))
-        return cls(known, edges, parts[0].start, **parts[0]._tensor)
+        return cls(known, edges, **parts[0]._tensor)
 
 
 class BinnedAffine:
@@ -139,7 +158,9 @@ class BinnedAffine:
 
     def __init__(self, bins: Bins, affine: Affine, n_groups: int):
         e, n_bins = bins.slope.shape[-2:]
-        own, of_bins = affine.weight.split([affine.weight.shape[2] - e * n_bins, e * n_bins], dim=2)
+        own, trained = affine.weight.split([affine.weight.shape[2] - bins.n_columns, bins.n_columns], dim=2)
+        of_bins = trained.new_zeros(*trained.shape[:2], bins.n_whole)
+        of_bins[..., bins.place] = trained
         self._n_units = n_units = own.shape[1]
         self._own = own.reshape(n_groups, -1, own.shape[2]).mT
         # from 0 to 1 each, and those that are none after all others, where no value comes to

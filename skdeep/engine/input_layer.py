@@ -33,7 +33,8 @@ class Standardization:
     are to have no influence, are (K or 1, 1, d + i), in a frame. Without a center, columns stay where they are, as
     sparse ones must. ``n_alike`` models in turn have the same ones, and the same bins: of ``edges`` (K or 1, e, T + 1)
     in the user's columns, for the first e of them. These `Bins` come after the d + i; ``start`` (K or 1, e) is how
-    large they are, where the W of the user are of bins from -1 to 1 in any case.
+    large they are, where the W of the user are of bins from -1 to 1 in any case, and of all e T, also those that are
+    none and not trained.
     """
 
     def __init__(
@@ -139,11 +140,16 @@ class Standardization:
         """Compute W (h, d) and b (h,) of a model on the user's columns, from V and c in float64; see `frame.kept`."""
         scale, center = self._of(model)
         size = np.divide(1, scale, out=np.zeros_like(scale), where=scale > 0)
-        return kept(coef * scale, bias, size, center, self._whole_frame(len(scale)), dtype)
+        coef, bias = kept(coef * scale, bias, size, center, self._whole_frame(len(scale)), dtype)
+        if self.bins is None:
+            return coef, bias
+        own, of_bins = np.split(coef, [self.scale.shape[-1]], axis=-1)
+        return np.concatenate([own, self.bins.whole(of_bins)], axis=-1), bias
 
     def unfolded(self, coef: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Compute V and c from the W and b of one model; in float64."""
         scale, center = self._of(0)
+        coef = self.real(coef[None])[0]
         if (frame := self._whole_frame(len(scale))) is not None:
             coef, center = coef / frame.factor, center + frame.origin
         V = np.divide(coef, scale, out=np.zeros_like(coef), where=scale > 0)
@@ -163,9 +169,15 @@ class Standardization:
         origin = center[0] if center else np.zeros_like(scale)
         if self.bins is None:
             return scale, origin
-        limit = self.bins.limit[model if len(self.bins) > 1 else 0]
-        of_bins = np.repeat(limit, self.n_bins // len(limit))
+        of_bins = self.bins.limits[model if len(self.bins) > 1 else 0]
         return np.append(scale, of_bins), np.append(origin, np.zeros(self.n_bins))
+
+    def real(self, weight: np.ndarray) -> np.ndarray:
+        """Select the weights (K, h, d) of a layer that are trained; see `Bins.real`."""
+        if self.bins is None:
+            return weight
+        own, of_bins = np.split(weight, [self.scale.shape[-1]], axis=-1)
+        return np.concatenate([own, self.bins.real(of_bins)], axis=-1)
 
     def _whole_frame(self, n_columns: int) -> Frame | None:
         """Extend the frame to all columns; it leaves the indicators and the bins as they are."""
@@ -210,5 +222,5 @@ def unshared(factors: Tensor, standardization: Standardization | None) -> tuple[
     if sharing is None:
         return factors - 1, factors
     shared = torch.from_numpy(sharing).to(factors)
-    scale = (factors - 1) / shared.amax(1)
+    scale = (factors - 1) / shared.amax(1).clamp_min(1)  # of a column without bins, nothing is learnt
     return scale, 1 + scale @ shared

@@ -124,7 +124,7 @@ class MLP(Network):
         """
         form = ACTIVATIONS[activation]
         factor = 2.0 if activation == "logistic" else 6.0
-        n_bins = 0 if standardization is None else standardization.n_bins
+        n_own = layer_units[0] if standardization is None else standardization.scale.shape[-1]
         sharing = None if standardization is None else standardization.sharing
         n_factors = layer_units[0] if sharing is None else len(sharing)
         first, shared = numbered(generators)  # models that share a generator share its draw
@@ -132,14 +132,16 @@ class MLP(Network):
         for generator in (generators[model] for model in first):
             weights, biases = [], []
             for i, (fan_in, fan_out) in enumerate(pairwise(layer_units), start=2):
-                bound = np.sqrt(factor / (fan_in - (n_bins if i == 2 else 0) + fan_out))
+                bound = np.sqrt(factor / ((n_own if i == 2 else fan_in) + fan_out))
                 width = fan_out * (form.n_pieces if i < len(layer_units) else 1)
                 weights.append(generator.uniform(-bound, bound, (width, fan_in)))
                 biases.append(generator.uniform(-bound, bound, width))
             drawn.append(weights + biases)
         place = torch.empty(0, **tensor)
-        stacks = [torch.from_numpy(np.stack(arrays)) for arrays in zip(*(drawn[n] for n in shared), strict=True)]
-        params = [to_device(stack, place.device, place.dtype) for stack in stacks]
+        stacks = [np.stack(arrays) for arrays in zip(*(drawn[n] for n in shared), strict=True)]
+        if standardization is not None:
+            stacks[0] = standardization.real(stacks[0])
+        params = [to_device(torch.from_numpy(stack), place.device, place.dtype) for stack in stacks]
         n_layers = len(layer_units) - 1
         shape = (len(generators), 1)
         slopes = [] if form.slope is None else [torch.full(shape, form.slope, **tensor) for _ in range(n_layers - 1)]

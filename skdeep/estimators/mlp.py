@@ -327,10 +327,11 @@ class MLPClassifierTorch(PerceptronClassifier, SingleNet):
         must stay at its default.
     alpha : float or "auto", default="auto"
         Strength of the L2 penalty; it is divided by the total weight of a batch. With ``standardize`` it acts on the
-        weights of standardised columns. "auto" is :math:`\frac12 \sqrt{\min(d / n, 1) \max(64 / n, 1)}\, B / B_n` of
-        d columns, n rows to train on and B in a batch, which have no part in the penalty so: :math:`B_n` is a hundredth
-        of n, from 64 to 256. (Rows of ``partial_fit`` are those so far; a row of weight 2 is two, unless weights are
-        below one on average; of sparse rows, d is at most four times the values that a row stores on average.)
+        weights of standardised columns. "auto" is :math:`\frac12 \sqrt{\min(d / n, 1)}\, q\, B / B_n` of d columns, n
+        rows to train on and B in a batch, which have no part in the penalty so: :math:`B_n` is a hundredth of n, from
+        64 to 256, and :math:`q = \max(300 / \max(n, 64), 1)`. (Rows of ``partial_fit`` are those so far; a row of weight
+        2 is two, unless weights are below one on average; of sparse rows, d is at most four times the values that a row
+        stores on average.)
         With "adam", ``learning_rate`` and ``learning_rate_init`` "auto" as well, and labels as targets, it follows the
         loss: in each epoch it is :math:`\max(1, T / 8) \max(1, 4 \min(L / H, 1))` times that, with T bins of each
         column, L the mean loss of the epoch before (at first, H; 0 where training goes on) and H the entropy of the
@@ -371,7 +372,7 @@ class MLPClassifierTorch(PerceptronClassifier, SingleNet):
         Learnt factors on the (standardised) columns, then on all bins of each column that has any, which are in
         ``coefs_[0]`` already; only with ``column_learning_rate``.
     bin_edges_ : ndarray of shape (n_embedded, n_bins + 1)
-        Ascending edges of the bins of embedded columns; between equal ones is no bin, and its weights do nothing.
+        Ascending edges of the bins of embedded columns; between equal ones is no bin, and its weights are zero.
     bin_starts_ : ndarray of shape (n_embedded,)
         :math:`e h` of the bins of each, where that is below 1/2; infinite if its values are all edges.
     means_ : ndarray of shape (n_features,)
