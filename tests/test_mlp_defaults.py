@@ -119,7 +119,7 @@ def test_the_penalty_does_not_depend_on_batches(size):
     options = {"hidden_layer_sizes": 4, "max_iter": 3, "learning_rate_init": 0.01, "random_state": 0}
     options |= {"solver": "lbfgs"} if size == "lbfgs" else {"batch_size": size}
     rows = min(size, 200) if size != "lbfgs" else 200
-    alpha = 0.5 * (3 / 200) ** 0.5 * rows / 64
+    alpha = 0.5 * (3 / 200) ** 0.5 * 300 / 200 * rows / 64
     auto, given = (MLPClassifierTorch(alpha=alpha, **options).fit(X, y).predict_proba(X) for alpha in ("auto", alpha))
     np.testing.assert_allclose(auto, given, rtol=1e-10)
 
@@ -131,7 +131,7 @@ def test_one_light_row_does_not_make_the_others_count_as_many():
     weight = np.where(np.arange(200) > 0, 1, 1e-3)
     auto, given = (
         MLPClassifierTorch(4, alpha=alpha, max_iter=3, learning_rate_init=0.01, random_state=0).fit(X, y, weight)
-        for alpha in ("auto", 0.5 * (3 / 200) ** 0.5)
+        for alpha in ("auto", 0.5 * (3 / 200) ** 0.5 * 300 / 200)
     )
     np.testing.assert_allclose(auto.predict_proba(X), given.predict_proba(X), rtol=1e-10)
     assert not hasattr(auto, "bin_edges_")
@@ -204,8 +204,9 @@ def test_values_of_few_words_are_learnt():
 def test_few_rows_have_a_stronger_penalty(n_rows, times):
     """Without a jump at the rows of a batch, from where on it is the weaker the fewer there are."""
     member = SimpleNamespace(estimator=MLPClassifierTorch(), unit=2.0)
-    (alpha,) = deep.alphas([member], np.array([2.0 * n_rows]), 10)
-    assert alpha == pytest.approx(0.5 * min(10 / n_rows, 1) ** 0.5 * times)
+    batch = 2.0 * min(n_rows, 64)
+    (strength,) = deep.strengths([member], np.array([2.0 * n_rows]), np.array([batch]), 10)
+    assert strength * batch == pytest.approx(0.5 * min(10 / n_rows, 1) ** 0.5 * times)
 
 
 def test_noise_of_few_rows_is_not_learnt_by_heart():

@@ -329,9 +329,9 @@ class MLPClassifierTorch(PerceptronClassifier, SingleNet):
         Strength of the L2 penalty; it is divided by the total weight of a batch. With ``standardize`` it acts on the
         weights of standardised columns. "auto" is :math:`\frac12 \sqrt{\min(d / n, 1)}\, q\, B / B_n` of d columns, n
         rows to train on and B in a batch, which have no part in the penalty so: :math:`B_n` is a hundredth of n, from
-        64 to 256, and :math:`q = \max(300 / \max(n, 64), 1)`. (Rows of ``partial_fit`` are those so far; a row of weight
-        2 is two, unless weights are below one on average; of sparse rows, d is at most four times the values that a row
-        stores on average.)
+        64 to 256, and :math:`q = \max(300 / \max(n, 64), 1)`. (Rows of ``partial_fit`` are those so far; a row of
+        weight 2 is two, unless weights are below one on average; of sparse rows, d is at most four times the values
+        that a row stores on average.)
         With "adam", ``learning_rate`` and ``learning_rate_init`` "auto" as well, and labels as targets, it follows the
         loss: in each epoch it is :math:`\max(1, T / 8) \max(1, 4 \min(L / H, 1))` times that, with T bins of each
         column, L the mean loss of the epoch before (at first, H; 0 where training goes on) and H the entropy of the
