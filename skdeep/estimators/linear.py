@@ -74,8 +74,8 @@ class LinearModel(SparseCoefMixin, BaseTorchEstimator):
 
     #: What alpha="auto" is, times the weight of the rows.
     _auto_alpha: ClassVar[float] = 1.0
-    #: Mean squared length from which sparse rows count as they are; those that are shorter need larger coefficients.
-    _full_rows: ClassVar[float] = 0.0
+    #: Power of the length of sparse rows by which the units of their columns grow in the penalty of alpha="auto".
+    _length_power: ClassVar[float] = 1.0
     _coef_attribute = "coef_"
     _parameters = frozenset({"coef_", "intercept_"})
     _exact_solvers = FULL_BATCH
@@ -210,12 +210,12 @@ class LinearModel(SparseCoefMixin, BaseTorchEstimator):
         if self.standardize or exact:
             columns, total_weight = column_statistics(problem, members), total_weights(problem, members)
             penalty, curvature = recipe.penalty(members, total_weight, total_weight), recipe.judged_by.curvature
-            full = np.where(np.isnan(values(members, "alpha")), self._full_rows, np.nan)
+            power = np.where(np.isnan(values(members, "alpha")), self._length_power, np.nan)
             variables = change_of_variables(
                 problem,
                 columns,
                 penalty,
-                full,
+                power,
                 curvature(n_outputs),
                 fit_intercept=self.fit_intercept,
                 exact=exact,
@@ -279,7 +279,7 @@ class LinearClassifier(LinearModel, BaseTorchClassifier):
     calibration: str | None = None
 
     _needs_two_classes = True
-    _full_rows = 10.0
+    _length_power = 0.0
 
 
 def _check_exact(problem: Problem, loss: Loss, is_closed: bool, early_stopping: bool) -> None:
