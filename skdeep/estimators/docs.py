@@ -31,9 +31,9 @@ alpha : float or "auto", default="auto"
     Weight of the penalty. Ridge's ``alpha`` is ``alpha * n_samples``; Lasso's, ElasticNet's, QuantileRegressor's and
     PoissonRegressor's are the same. "auto" is 1 / n_samples (of weights) for columns in units of their standard
     deviations and targets in units of theirs: what Ridge does with ``alpha=1`` behind a StandardScaler, for squares.
-    Sparse columns have the units that they have in classifiers (within a factor of :math:`3^{1 - p_j}` of their own, of
-    values other than zero, a share :math:`p_j` of all), times :math:`\\sqrt{1 + \\sum_j p_j (1 - p_j)}`, so that of tf-idf
-    it is about what Ridge does with ``alpha=1``.
+    Sparse columns have the units that they have in classifiers (of values other than zero, a share :math:`p_j` of all,
+    and of all columns, within a factor of :math:`3^{1 - p_j}`), times :math:`\\sqrt{1 + \\sum_j p_j (1 - p_j)}`, so
+    that of tf-idf it is about what Ridge does with ``alpha=1``.
 """
 
 _PENALTY = """\

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from skdeep.exact import elastic_net, piecewise
+from skdeep.exact import elastic_net, normal, piecewise
 from skdeep.exact.rows import Rows
 from skdeep.exact.value_losses import HuberLoss
 
 #: Deltas below this, of targets of about one, are solved here, and others that no more than a share of the targets are
-#: within: where all errors are beyond delta, Newton's method knows no curvature to begin with.
+#: within: where all errors are beyond delta, no curvature is known to begin with.
 _SMALL, _WITHIN = 0.02, 0.1
 #: Most unknowns of a system.
 _MAX_SYSTEM = 1024
@@ -22,24 +22,45 @@ _NEAR = 1e-10
 
 
 def suits(rows: Rows, loss: HuberLoss) -> bool:
-    """Tell whether the interior point takes less time than Newton's method."""
+    """Tell whether the interior point takes less time than Newton's method, beside L1 norms."""
     if rows.shape[1] > _MAX_SYSTEM:
         return False
     return loss.delta < _SMALL or bool(np.mean(np.abs(loss.target) <= loss.delta) < _WITHIN)
 
 
-def starts(rows: Rows, loss: HuberLoss, weight: np.ndarray, rho: np.ndarray) -> np.ndarray:
-    """Find parameters (K, 1, D) from which Newton's method takes a step or two, of models of one column each."""
-    weight = np.broadcast_to(weight, (len(rho), weight.shape[1]))
+def starts(rows: Rows, loss: HuberLoss, weight: np.ndarray, rho: np.ndarray, params: np.ndarray) -> np.ndarray:
+    """Find parameters (K, 1, D) from which Newton's method takes a few steps, of models of one column each.
+
+    They are those given, or least squares with the same penalty if these are zero, unless fewer rows are within delta
+    of them than there are unknowns, of which Newton's method would know too little.
+    """
+    K, D = rho.shape
+    if D > _MAX_SYSTEM:
+        return params
+    known, params, targets = params.any(), params.copy(), np.broadcast_to(loss.target, (K, 1, rows.shape[0]))
+    first, number = normal.distinct(weight)
+    grams, few = rows.gram(weight[first]), np.zeros(K, dtype=bool)
+    for k, own in enumerate(rho):
+        w = number[k % len(number)]
+        squares = None if known else normal.solve(rows, targets[k], weight[first[w]], own, grams[w].copy())
+        if squares is not None:
+            params[k] = squares[0]
+        near = np.abs(rows.scores(params[k]) - targets[k]) <= loss.delta
+        few[k] = np.count_nonzero(near & (weight[first[w]] > 0)) < D
+    # of targets that they share, as a stack
+    for models in [np.flatnonzero(few)] if loss.target.ndim == 2 else np.flatnonzero(few)[:, None]:
+        if len(models):
+            own = np.broadcast_to(weight, (K, weight.shape[1]))[models]
+            params[models] = _optima(rows, loss.of(targets[models[0]]), own, rho[models])
+    return params
+
+
+def _optima(rows: Rows, loss: HuberLoss, weight: np.ndarray, rho: np.ndarray) -> np.ndarray:
+    """Find the parameters (K, 1, D) of models by the interior point; zeros where numbers are beyond floats."""
     try:
-        if loss.target.ndim == 2:
-            found = solve(rows, loss, weight, 0 * rho, rho, _NEAR).params
-        else:
-            each = zip(loss.target, weight[:, None], rho[:, None], strict=True)
-            parts = [solve(rows, loss.of(target), own, 0 * of, of, _NEAR).params for target, own, of in each]
-            found = np.concatenate(parts)
-    except (ValueError, np.linalg.LinAlgError):  # numbers beyond floats, of which Newton's method says more
-        return np.zeros((len(rho), 1, rows.shape[1]))
+        found = solve(rows, loss, weight, 0 * rho, rho, _NEAR).params
+    except (ValueError, np.linalg.LinAlgError):  # of which Newton's method says more
+        return np.zeros_like(rho)[:, None]
     return np.where(np.isfinite(found), found, 0)
 
 

@@ -297,8 +297,8 @@ def _descend(recipe: Recipe, arrays: Arrays, loss: RowLoss, max_iter: int) -> So
         rho = np.repeat(rho, n_scores, axis=0) if rho.ndim == 2 else rho.reshape(-1, n_columns)
         tol = np.repeat(tol, n_scores)
         loss, params = loss.apart(n_models), params.reshape(-1, 1, n_columns)
-    if isinstance(loss, HuberLoss) and huber.suits(rows, loss):
-        params = huber.starts(rows, loss, weight, rho)
+    if isinstance(loss, HuberLoss):
+        params = huber.starts(rows, loss, weight, rho, params)
     system = n_columns * (1 if loss.separable else n_scores)
     # Newton's where these are cheap, or wanted, or all that knows of the curvature
     newton = system <= _MAX_SYSTEM and (loss.piecewise or recipe.newton_params is None)
