@@ -1168,3 +1168,29 @@ def test_nothing_learnt_is_lost(model):
     with pytest.raises(ValueError, match="columns"):
         model.set_params(warm_start=True).fit(X, np.stack([Y, Y, Y], 1))
     np.testing.assert_array_equal(model.predict(X), before)
+
+
+@pytest.mark.parametrize("size", [1e160, 1e300, 1e-170])
+@pytest.mark.parametrize(
+    "model",
+    [
+        LinearRegressor(),
+        MLPRegressorTorch(max_iter=20, early_stopping=True, random_state=0),
+        MLPEnsembleRegressor(max_iter=5, random_state=0),
+    ],
+    ids=["linear", "network", "ensemble"],
+)
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_targets_whose_squares_are_no_numbers(model, size):
+    """R² of them was none, and ensembles refused them."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(120, 3))
+    y = X[:, 0] + 0.1 * rng.normal(size=120)
+    huge, plain = clone(model).fit(X, size * y), clone(model).fit(X, y)
+    assert huge.score(X, size * y) == pytest.approx(plain.score(X, y), abs=5e-3) and plain.score(X, y) > 0.8
+    two = np.column_stack([y, -y])
+    assert huge._score_of(size * two, 0.9 * size * two, None) == pytest.approx(huge._score_of(two, 0.9 * two, None))
+    if isinstance(model, MLPEnsembleRegressor):
+        assert huge.oof_score_ == pytest.approx(plain.oof_score_, abs=5e-3)
+        low, high = huge.predict_interval(X).T
+        assert (low < high).all() and np.isfinite(high).all()

@@ -285,6 +285,8 @@ def _score_of(ensemble: Classifier, scores: Tensor, part: Problem, weight: np.nd
     answers: Any = ensemble._answers_of_fitted(scores)
     if own_methods(ensemble):
         answers = AssembledAnswers(ensemble, _new_to_rows(ensemble, folds))
+    if ensemble.scoring is None and ensemble._watched_scoring == "r2":  # whose squares may be no numbers
+        return ensemble._score_of(labels, answers.predict(part.X), part.sample_weight)
     return as_score(scorer(answers, part.X, labels, **sample_weight), ensemble.scoring, part.codes)
 
 
