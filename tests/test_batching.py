@@ -336,7 +336,8 @@ def test_batches_of_sparse_rows_hold_a_value_for_each_column(n_rows, density, ex
     assert clf._recipe(problem, False, False).batch_rows == expected
     assert reconfigured(clf, batch_size=64)._recipe(problem, False, False).batch_rows == 64
     # whose steps are more than passes over the first weights
-    assert network._recipe(problem, False, False).batch_rows <= 256
+    of_network = {150: 64, 2_000: 125}.get(n_rows, 256)
+    assert network._recipe(problem, False, False).batch_rows == of_network
 
 
 def test_rows_of_no_weight_have_no_part_in_the_density():

@@ -25,7 +25,7 @@ from skdeep.engine.rows import as_tensor
 from skdeep.engine.values import SquaredValues
 from skdeep.estimators.base import BaseTorchClassifier, BaseTorchEstimator
 from skdeep.exact.rows import products_pay
-from skdeep.fitting.choices import batch_rows, choose, epochs_of
+from skdeep.fitting.choices import batch_rows, choose, epochs_of, filled_rows
 from skdeep.fitting.coordinates import by_rows
 from skdeep.fitting.exactly import fits_memory, is_certified, takes_targets
 from skdeep.fitting.recipe import Member, Recipe, as_numbers, column_statistics, starting_scores, total_weights, values
@@ -112,9 +112,7 @@ class LinearModel(SparseCoefMixin, BaseTorchEstimator):
             _check_objective(solver, self.penalty, loss, penalty)
         rows, settings = batch_rows(self, problem, solver), settings_of(self, solver)
         if getattr(settings, "batch_size", None) == "auto":
-            # a step also passes over all coefficients, which rows with few values each would otherwise wait for
-            filled = int(1 / max(problem.density, 1 / problem.n_rows))
-            rows = max(rows, min(filled, -(-problem.n_rows // 16)))
+            rows = filled_rows(problem, rows)
         # Adam's steps differ between coordinates: the map takes twice the passes over the coefficients. By type, since
         # a penalty of one's own may be nothing but its map
         proximal = not (solver == "adam" and type(penalty) in (L2, NoPenalty))

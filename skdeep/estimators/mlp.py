@@ -22,7 +22,7 @@ from skdeep.engine.schedules import SCHEDULES
 from skdeep.estimators.deep import FEWEST_ROWS, NeuralNet, NeuralNetClassifier, SingleNet
 from skdeep.estimators.docs import deep_parameters, document_deep
 from skdeep.fitting import courses
-from skdeep.fitting.choices import batch_rows, choose, epochs_of
+from skdeep.fitting.choices import batch_rows, choose, epochs_of, filled_rows
 from skdeep.fitting.fitted import models_of
 from skdeep.fitting.fitted_network import fits_float32, network_of
 from skdeep.fitting.input_columns import (
@@ -127,7 +127,10 @@ class Perceptron(NeuralNet):
 
     def _recipe(self, problem: Problem, going_on: bool, incremental: bool) -> Recipe:
         solver, schedule = solver_name(self), getattr(settings_of(self), "learning_rate", "constant")
-        rows = batch_rows(self, problem, solver, auto=self._rows_per_step(problem.n_rows))
+        auto = self._rows_per_step(problem.n_rows)
+        if auto < _BATCH_ROWS[1]:
+            auto = min(filled_rows(problem, auto), _BATCH_ROWS[1])
+        rows = batch_rows(self, problem, solver, auto=auto)
         loss = smoothed(self._loss(self.n_outputs_), self.label_smoothing)
         decisions: dict[str, Any] = {"loss": loss, "auto_rate": courses.PATIENT_RATE}
         decisions["n_bins"] = bins_for(self, problem, going_on, incremental)
