@@ -40,8 +40,8 @@ _BATCH_ROWS = FEWEST_ROWS, 256
 
 #: Learned attributes that no option makes go away.
 _ALWAYS = {"coefs_", "intercepts_"}
-#: One by the share of values that sparse rows store, from which on all columns count where there is much to learn by
-#: heart: of a text, a row has few words.
+#: One by the share of values other than zero in sparse rows, and indicators, from which on all columns count where
+#: there is much to learn by heart: of a text, a row has few words.
 _FULL = 4.0
 
 
@@ -134,8 +134,7 @@ class Perceptron(NeuralNet):
         loss = smoothed(self._loss(self.n_outputs_), self.label_smoothing)
         decisions: dict[str, Any] = {"loss": loss, "auto_rate": courses.PATIENT_RATE}
         decisions["n_bins"] = bins_for(self, problem, going_on, incremental)
-        n_columns = problem.source.shape[1] * min(1.0, _FULL * problem.density)
-        decisions["penalty"] = partial(self._penalty, n_columns=n_columns)
+        decisions["penalty"] = partial(self._penalty, n_columns=self._n_columns(problem))
         if schedule == "auto" and incremental:
             decisions["schedule"] = "constant"
         elif schedule == "auto":
@@ -146,6 +145,14 @@ class Perceptron(NeuralNet):
         if not self.standardize and not problem.has_missing and not (going_on and self._allow_nan):
             decisions["check"] = partial(_check_complete, advice=self._nan_advice)
         return choose(self, problem, solver, rows, **decisions)
+
+    def _n_columns(self, problem: Problem) -> float:
+        """Count the columns of which there is much to learn by heart: of a category, a row has one level of many."""
+        d, levels = problem.source.shape[1], problem.indicators
+        stored = d * problem.density
+        if problem.density == 1 and levels.start < levels.stop:
+            stored -= levels.stop - levels.start - len(self._categories.columns)
+        return min(d, _FULL * stored)
 
     def _course(self, problem: Problem) -> courses.Course:
         """Choose how to train, where that is left to us."""
@@ -335,7 +342,7 @@ class MLPClassifierTorch(PerceptronClassifier, SingleNet):
         Strength of the L2 penalty; it is divided by the total weight of a batch. With ``standardize`` it acts on the
         weights of standardised columns. "auto" is :math:`\frac12 \sqrt{\min(d / n, 1)} \min(n / 64, 1)` of d columns
         and n rows to train on (in ``partial_fit``, so far; a row of weight 2 is two, unless all weights are small); of
-        sparse rows, d is at most four times the values that a row stores on average.
+        sparse rows and of categories, d is at most four times the values other than zero that a row has on average.
         With "adam", ``learning_rate`` and ``learning_rate_init`` "auto" as well, and labels as targets, it follows the
         loss: in each epoch it is :math:`\max(1, T / 8) \max(1, 4 \min(L / H, 1))` times that, with T bins of each
         column, L the mean loss of the epoch before (at first, H; 0 where training goes on) and H the entropy of the

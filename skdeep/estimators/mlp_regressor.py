@@ -86,7 +86,7 @@ class MLPRegressorTorch(PerceptronRegressor, SingleNet):
     alpha : float or "auto", default="auto"
         Strength of the L2 penalty; it is divided by the total weight of a batch. "auto" is
         :math:`2 \min(\max(40 / \sqrt n, 1)\, d^{3/2} / n, 1) \min(n / 64, 1)` of d columns and n rows; of
-        sparse rows, d is at most four times the values that a row stores on average.
+        sparse rows and of categories, d is at most four times the values other than zero that a row has on average.
     learning_rate : {"auto", "constant", "invscaling", "adaptive", "cosine"}, default="auto"
         Schedule; see :class:`MLPClassifierTorch`. "auto" is one cosine over 30 epochs, or as many as 300 steps take if
         these are more; over 60, or 500 steps, from a ``learning_rate_init`` of your own.
