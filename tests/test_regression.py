@@ -1085,7 +1085,8 @@ def test_intervals_of_few_rows_do_not_rest_on_luck():
     assert 0.865 < np.mean(covered) < 0.94
     errors = np.abs(values[:60] - model.oof_prediction_)
     each = np.stack([member.predict(rows[:60]) for member in model.estimators_])
-    averaged_out = (np.quantile(np.abs(each - each.mean(0)), 0.9) / np.quantile(errors, 0.9)) ** 2
+    differ, large = (np.quantile(part, 0.9, method="inverted_cdf") for part in (np.abs(each - each.mean(0)), errors))
+    averaged_out = (differ / large) ** 2
     assert 0.01 < averaged_out < 0.5
     expected = errors * np.sqrt((1 + 8 * 8 / 60) * (1 - averaged_out))
     np.testing.assert_allclose(model._nonconformity[0][:, 0], expected, rtol=1e-6)
@@ -1194,3 +1195,20 @@ def test_targets_whose_squares_are_no_numbers(model, size):
         assert huge.oof_score_ == pytest.approx(plain.oof_score_, abs=5e-3)
         low, high = huge.predict_interval(X).T
         assert (low < high).all() and np.isfinite(high).all()
+
+
+def test_intervals_of_uneven_weights_are_of_as_many_rows_as_tell_as_much():
+    """Half of the rows, of which each counts next to nothing, tell nothing of how much members err."""
+    generator = np.random.default_rng(0)
+    rows = generator.normal(size=(120, 3))
+    values = rows[:, 0] + np.where(np.arange(120) < 61, 0.2, 5.0) * generator.normal(size=120)
+    weight = np.where(np.arange(120) < 61, 1.0, 1e-9)
+    model = MLPEnsembleRegressor(4, (16,), max_iter=5, random_state=0)
+    model.fit(rows, values, weight)
+    errors = np.abs(values - model.oof_prediction_)[:61]
+    each = np.stack([member.predict(rows[:61]) for member in model.estimators_])
+    differ, large = (np.quantile(part, 0.9, method="inverted_cdf") for part in (np.abs(each - each.mean(0)), errors))
+    expected = errors * np.sqrt((1 + 8 * 4 / 61) * (1 - (differ / large) ** 2))
+    np.testing.assert_allclose(model._nonconformity[0][:61, 0], expected, rtol=1e-6)
+    width = np.ptp(model.predict_interval(rows[:1])) / 2
+    assert width == pytest.approx(np.sort(expected)[int(np.ceil(0.9 * 62)) - 1])  # of 61 rows, and one

@@ -72,7 +72,12 @@ class _Runs(Progress):
         numbers (Akaike, 1974).
         """
         assert self.folds is not None
-        return 1 + 2 * _CHOSEN * len(self.folds.numbers) / len(self.folds.rows) if self.watched_own else 1.0
+        rows, weight = self.folds.rows, self.folds.weight
+        n_rows = float(len(rows))
+        if weight is not None:  # of uneven weights, fewer tell as much (Kish, 1965)
+            own = weight[..., rows] / weight[..., rows].max()
+            n_rows = float((np.square(own.sum(-1)) / np.square(own).sum(-1)).min())
+        return 1 + 2 * _CHOSEN * len(self.folds.numbers) / n_rows if self.watched_own else 1.0
 
 
 def _mean_curve(curves: list[list[float]]) -> list[float]:
