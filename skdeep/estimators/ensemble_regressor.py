@@ -154,11 +154,12 @@ class MLPEnsembleRegressor(PerceptronEnsemble, PerceptronRegressor):
         r"""Predict intervals that have the target in them with a probability.
 
         Around the prediction, they are as wide as the share `coverage` of the out-of-fold errors is at most
-        (cross-conformal prediction; Vovk, 2015), times :math:`\sqrt{1 + 8 / m}` of folds of m rows each (uneven weights
-        count as fewer), since a member keeps the epoch that is best for its own fold (Akaike, 1974), and :math:`\sqrt{1 - a}`, as the mean prediction
-        is without the share a of squared errors by which members differ (Krogh & Vedelsby, 1995). With the loss
-        `Quantile` of a list of levels, they go from the lowest quantile to the highest, and so far beyond on both sides
-        as out-of-fold targets were beyond theirs (Romano, Patterson & Candès, 2019), so that the width depends on x. Of
+        (cross-conformal prediction; Vovk, 2015), times :math:`\sqrt{1 + 8 / m}` of folds of m rows each (of uneven
+        weights, as many as tell as much), since a member keeps the epoch that is best for its own fold (Akaike, 1974),
+        and :math:`\sqrt{1 - a}`, as the mean prediction is without the share a of squared errors by which members
+        differ (Krogh & Vedelsby, 1995). With the loss `Quantile` of a list of levels, they go from the lowest quantile
+        to the highest, and so far beyond on both sides as out-of-fold targets were beyond theirs (Romano, Patterson &
+        Candès, 2019), so that the width depends on x. Of
         n rows that are exchangeable with new ones, the quantile is the :math:`\lceil (n + 1)\, coverage \rceil`-th
         smallest.
 
