@@ -159,9 +159,8 @@ class MLPEnsembleRegressor(PerceptronEnsemble, PerceptronRegressor):
         and :math:`\sqrt{1 - a}`, as the mean prediction is without the share a of squared errors by which members
         differ (Krogh & Vedelsby, 1995). With the loss `Quantile` of a list of levels, they go from the lowest quantile
         to the highest, and so far beyond on both sides as out-of-fold targets were beyond theirs (Romano, Patterson &
-        Candès, 2019), so that the width depends on x. Of
-        n rows that are exchangeable with new ones, the quantile is the :math:`\lceil (n + 1)\, coverage \rceil`-th
-        smallest.
+        Candès, 2019), so that the width depends on x. Of n rows that are exchangeable with new ones, the quantile is
+        the :math:`\lceil (n + 1)\, coverage \rceil`-th smallest.
 
         Parameters
         ----------
