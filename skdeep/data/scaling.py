@@ -39,10 +39,10 @@ def change_of_variables(
 
     Raise where nothing is left of a column beside the penalty, or in closed form beside the others.
 
-    Of models whose penalty is in units of the columns, `power` (K,) is that of the length of sparse rows by which these
-    units grow; NaN for models whose penalty is on the columns as they are. The `curvature` is the loss's. With
-    `fit_intercept`, dense columns are centred. In an `exact`, closed form, all columns have one factor, and only their
-    penalty has a unit.
+    Of models whose penalty is in units of the columns, these grow by a `power` (K,) of the length of sparse rows; it is
+    NaN for models whose penalty is on the columns as they are. The `curvature` is the loss's. With `fit_intercept`,
+    dense columns are centred. In an `exact`, closed form, all columns have one factor, and only their penalty has a
+    unit.
     """
     sparse = issparse(problem.source)
     centered = fit_intercept and not sparse
