@@ -75,3 +75,4 @@ for problem in problems:
     print(f"{problem:6}", {model: round(accuracies[problem, model], 3) for model in models})
     assert accuracies[problem, "two linear layers, ReLU between"] > 0.93
     assert accuracies[problem, "two linear layers, no activation"] < 0.9
+assert accuracies["XOR", "one linear layer"] < 0.6

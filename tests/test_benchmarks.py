@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers import few_images
+from sklearn import datasets
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "examples" / "benchmarks"
 
@@ -29,7 +30,8 @@ BENCHMARKS = Path(__file__).resolve().parents[1] / "examples" / "benchmarks"
         ("growth.py", "--rounds 1 --epochs 1"),
         ("quality/regression.py", "--data diabetes steps --of mlp HistGradientBoosting --rows 100 --splits 1"),
         ("quality/regression_linear.py", "--models LinearRegression Lasso LinearSVR --rows 60 --rounds 1"),
-        ("compare.py", f"--rounds 1 --with skore={sys.executable}"),  # which need not have it
+        # the interpreter need not have skore
+        ("compare.py", f"--rounds 1 --of softmax bayes lasso --with skore={sys.executable}"),
     ],
 )
 def test_benchmarks_run(script, arguments, tmp_path, monkeypatch):
@@ -38,6 +40,8 @@ def test_benchmarks_run(script, arguments, tmp_path, monkeypatch):
     import common
 
     monkeypatch.setattr(common, "load_images", lambda: few_images(200, 100))
+    few = datasets.load_breast_cancer(return_X_y=True, as_frame=True)
+    monkeypatch.setattr(datasets, "load_breast_cancer", lambda **_: [part[:60] for part in few])
     monkeypatch.setattr(sys, "argv", [script, *arguments.split(), "--output", str(tmp_path)])
     if script == "growth.py":
         names = runpy.run_path(str(BENCHMARKS / script), run_name="growth")

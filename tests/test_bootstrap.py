@@ -21,13 +21,13 @@ from skdeep import (
 from skdeep.data.encoding import encode
 from skdeep.display import CoefficientsDisplay
 from skdeep.exact import reweighted_large
-from skdeep.exact.losses import LogisticLoss
+from skdeep.exact.losses import LogisticLoss, SoftmaxLoss
 from skdeep.exact.reweighted import Hessians
 from skdeep.exact.rows import Rows
 from skdeep.model_selection import BootstrapCoefficients, bootstrap_coefficients
 from skdeep.model_selection.bootstrap import draw_resamples
 from skdeep.model_selection.intervals import accelerations
-from skdeep.model_selection.resampled import Trainer
+from skdeep.model_selection.resampled import Near, Trainer
 
 RNG = np.random.default_rng(0)
 LOGIT = RNG.normal(size=(1500, 3)) * [1, 2, 1e-3] + [0, 30, 0]
@@ -37,6 +37,7 @@ LABELS = np.column_stack([IRIS_Y == 0, IRIS[:, 0] > 6]).astype(int)
 WEIGHT = RNG.integers(0, 4, len(IRIS_Y)) / 2.0
 FEW = np.r_[0:150:3]
 MANY = np.column_stack([np.random.default_rng(1).normal(size=(150, 70)), np.arange(150) == 7, np.arange(150) % 75 == 3])
+RARE = np.column_stack([IRIS, np.eye(150)[:, ::50], np.full(150, 7.0)])
 WORDS = sparse.random_array((150, 200), density=0.1, rng=np.random.default_rng(0), format="csr")
 
 
@@ -74,6 +75,7 @@ CASES = {
     "wide least squares": (LeastSquaresClassifier(), WORDS, IRIS_Y, {"sample_weight": WEIGHT}),
     "wide without intercept": (LeastSquaresClassifier(fit_intercept=False, alpha=0.01), WORDS, IRIS_Y > 0, {}),
     "wide balanced": (LeastSquaresClassifier(class_weight="balanced"), WORDS, IRIS_Y, {"sample_weight": WEIGHT + 1}),
+    "rare columns": (SoftmaxClassifier(), RARE, IRIS_Y, {}),
     "far columns": (SoftmaxClassifier(), IRIS * [1e-20, 1, 1e20, 1] + [0, 1e9, 0, 0], IRIS_Y, {}),
 }
 
@@ -103,13 +105,15 @@ WITH_ZEROS = ["lasso", "lasso of two classes", "lasso of labels", "elastic net",
 @pytest.mark.parametrize("case", SMOOTH + WITH_ZEROS)
 def test_resamples_are_solved_to_a_millionth_of_a_standard_error(case, monkeypatch):
     model, X, y, options = CASES[case]
+    if case in ("two classes", "wide"):  # of more unknowns than a few, to what the estimator's tolerance allows
+        model = clone(model).set_params(tol=1e-9)
     trained = []
     way = Trainer._trained
     monkeypatch.setattr(Trainer, "_trained", lambda self, weights: trained.append(len(weights)) or way(self, weights))
     found = bootstrap_coefficients(model, X, y, **options, n_resamples=40, n_left_out=0, random_state=0)
     assert trained == [1]  # all others are near it
     weights, error = resamples_of(X, y, 40, 0, **options), found.standard_error
-    for k in (0, 1):  # the estimator's own tolerance is no matter
+    for k in (0, 1):
         alone = clone(model).set_params(tol=1e-11, max_iter=10_000)
         alone.fit(X, y, weights[k] * options.get("sample_weight", 1))
         left = np.abs(found.coefs[k] - alone.coef_)
@@ -121,10 +125,10 @@ def test_resamples_are_solved_to_a_millionth_of_a_standard_error(case, monkeypat
 def test_resamples_of_many_unknowns_are_as_near_to_their_optimum_as_fits(case, monkeypatch):
     model, X, y, _ = CASES[case]
     trained, dtypes = [], []
-    way, descend = Trainer._trained, reweighted_large.descend
+    way, followed = Trainer._trained, reweighted_large._Way.followed
     monkeypatch.setattr(Trainer, "_trained", lambda self, weights: trained.append(len(weights)) or way(self, weights))
     monkeypatch.setattr(
-        reweighted_large, "descend", lambda stack, *args: dtypes.append(stack.params.dtype) or descend(stack, *args)
+        reweighted_large._Way, "followed", lambda way, *args: dtypes.append(way.start.dtype) or followed(way, *args)
     )
     found = bootstrap_coefficients(model, X, y, n_resamples=20, n_left_out=10, random_state=0)
     assert trained == [1] and np.float32 in dtypes
@@ -137,6 +141,42 @@ def test_resamples_of_many_unknowns_are_as_near_to_their_optimum_as_fits(case, m
     model = clone(model).set_params(tol=1e-6)
     exact = bootstrap_coefficients(model, X, y, n_resamples=20, n_left_out=10, random_state=0)
     np.testing.assert_allclose(found.coef_acceleration, exact.coef_acceleration, atol=0.01)
+
+
+def test_models_that_wait_for_others_end_where_they_would_alone(monkeypatch):
+    model, X, y, _ = CASES["many columns"]
+    whole = bootstrap_coefficients(model, X, y, n_resamples=40, random_state=0)
+    monkeypatch.setattr(reweighted_large, "_MAX_VALUES", 3 * 3 * len(IRIS))  # three at a time
+    solved, gradient, again, followed = [], SoftmaxLoss.gradient, [], reweighted_large._Way.followed
+
+    def watched(loss, scores):
+        solved.append(len(scores))
+        return gradient(loss, scores) * np.where(len(solved) == 40, np.nan, 1)  # which loses three
+
+    def counted(way, *args):
+        again.extend([len(way.weight)] * (way.start.dtype == np.float64))
+        return followed(way, *args)
+
+    monkeypatch.setattr(SoftmaxLoss, "gradient", watched)
+    monkeypatch.setattr(reweighted_large._Way, "followed", counted)
+    parts = bootstrap_coefficients(model, X, y, n_resamples=40, random_state=0)
+    assert max(solved) == 3 and again == [3]
+    np.testing.assert_allclose(parts.coefs, whole.coefs, atol=0.02 * whole.coefs.std())
+
+
+def test_columns_of_few_rows_are_measured_once(monkeypatch):
+    monkeypatch.setattr(Near, "_measured", None)
+    bootstrap_coefficients(SoftmaxClassifier(), RARE, IRIS_Y, random_state=0)
+
+
+@pytest.mark.parametrize("case", ["two classes", "wide"])
+def test_resamples_of_dozens_of_unknowns_are_nearer_than_counts(case):
+    model, X, y, _ = CASES[case]
+    found = bootstrap_coefficients(model, X, y, n_resamples=20, n_left_out=0, random_state=0)
+    exact = bootstrap_coefficients(
+        clone(model).set_params(tol=1e-9), X, y, n_resamples=20, n_left_out=0, random_state=0
+    )
+    assert (np.abs(found.coefs - exact.coefs) < 0.01 * exact.standard_error).all()
 
 
 def test_a_hessian_that_has_no_inverse_leaves_resamples_to_others(monkeypatch):

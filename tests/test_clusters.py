@@ -8,6 +8,7 @@ import signal
 import sys
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from unittest.mock import patch
 
 import joblib
 import numpy as np
@@ -34,7 +35,7 @@ GRID = {"softmaxclassifier__alpha": [1e-4, 1e-2, 1.0]}
 @pytest.fixture(scope="module")
 def client():
     distributed = pytest.importorskip("distributed")
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), patch.dict(os.environ):  # where Dask says how its workers are to use memory
         warnings.simplefilter("ignore")
         cluster = distributed.LocalCluster(
             n_workers=2,

@@ -611,6 +611,26 @@ def test_the_command_line_writes_a_report(tmp_path):
     assert page.rstrip().endswith("</html>")
 
 
+@pytest.mark.parametrize("library", ["zarr", "dask.array"])
+def test_arrays_in_files_are_compared_as_arrays_in_memory_are(library, tmp_path):
+    X, y = load_iris(return_X_y=True)
+    module = pytest.importorskip(library)
+    stored = module.create_array(tmp_path / "X", data=X) if library == "zarr" else module.from_array(X, chunks=50)
+    models = {"softmax": SoftmaxClassifier(), "scaled": make_pipeline(StandardScaler(), LogisticRegression())}
+    expected, found = (compare(models, data, y, cv=3) for data in (X, stored))
+    for name, scores in expected.scores["accuracy"].items():
+        np.testing.assert_array_equal(found.scores["accuracy"][name], scores)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [(pl.DataFrame({"a": [1.0, 2.0]}).lazy(), "lazy frame"), (lambda: iter([]), "comes in chunks"), (iter([]), "once")],
+)
+def test_what_has_no_rows_to_hold_out_is_refused(data, message):
+    with pytest.raises(ValueError, match=message):
+        compare({"softmax": SoftmaxClassifier()}, data, [0, 1])
+
+
 def test_tensors_are_compared_as_arrays_are():
     X, y = load_iris(return_X_y=True)
     models = {"softmax": SoftmaxClassifier(), "scaled": make_pipeline(StandardScaler(), LogisticRegression())}
@@ -639,6 +659,7 @@ def test_the_command_line_reads_parquet_and_skips_rows_without_target(tmp_path, 
         ("data.csv", ["--values", "--target", "word"], "--values, and 'word' is not numbers"),
         ("data.csv", ["--target", "same"], "one value, 1, in all 2 rows"),
         ("latin.csv", [], "--encoding latin-1"),
+        ("longer.csv", [], "Expected 2 fields, saw 3"),
         ("many.csv", [], "has 30 different numbers, taken as classes. If they are values: --values"),
         ("data.csv", ["--target", "z"], "no column 'z'; there are 'a', 'word', 'same', 'y'"),
         ("data.csv", ["--cv", "5*2"], "--cv must be folds"),
@@ -650,6 +671,7 @@ def test_the_command_line_says_what_is_wrong(name, options, message, tmp_path, c
     for given in ("data.csv", "data.json"):
         (tmp_path / given).write_text("a,word,same,y\n1,b,1,0\n2,c,1,1\n", encoding="utf-8")
     (tmp_path / "latin.csv").write_text("a,y\nä,0\nö,1\n", encoding="latin-1")
+    (tmp_path / "longer.csv").write_text("a,y\n1,0,5\n2,1,6\n", encoding="utf-8")
     pd.DataFrame({"a": range(30), "y": range(30)}).to_csv(tmp_path / "many.csv", index=False)
     assert skdeep.compare.main([str(tmp_path / name), "--target", "y", "--quiet", *options]) == 1
     assert message in capsys.readouterr().err

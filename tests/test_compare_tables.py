@@ -29,7 +29,7 @@ def written(tmp_path, text, **options):
         'a,n\nx,"1,234.50"\nx,-0.25\nx,\nx,"1,234,567"\nx,12\n',
         "a;n\nx;1.234,50\nx;-0,25\nx;\nx;1.234.567\nx;12\n",
         "a\tn\nx\t1 234,50\nx\t-0,25\nx\t\nx\t1 234 567\nx\t12\n",
-        "a,n\nx,$1234.5\nx,-0.25\nx,\nx,1234567 €\nx,12 %\n",
+        "a,n\nx,$1234.5\nx,\N{MINUS SIGN}0.25\nx,\nx,1234567 €\nx,12 %\n",
         'a,n\nx,"1234,5"\nx,"-0,25"\nx,\nx,"1234567,0"\nx,12\n',
         "a,n\nx,1234.5 kg\nx,-0.25 kg\nx,\nx,1234567.0kg\nx, 12 KG\n",
         'a,n\nx,"1,234.5 m2"\nx,-0.25 m2\nx,\nx,"1,234,567 m2"\nx,12m2\n',

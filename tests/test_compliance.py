@@ -293,7 +293,7 @@ def test_mini_batches_converge_to_the_weighted_optimum(estimator):
         clone(estimator),
         batch_size=16,
         learning_rate="cosine",
-        max_iter=600,
+        max_iter=300,
         tol=0,
         n_iter_no_change=np.inf,
         random_state=0,

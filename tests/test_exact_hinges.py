@@ -11,7 +11,7 @@ from scipy import sparse
 from scipy.optimize import LinearConstraint, minimize
 from sklearn.svm import LinearSVC
 
-from skdeep.exact import hinge, hinge_interior, hinge_multipliers
+from skdeep.exact import hinge, hinge_interior, hinge_multipliers, hinge_rows
 from skdeep.exact.hinge import solve
 from skdeep.exact.hinge_terms import CrammerSinger, Hinges, WestonWatkins
 from skdeep.exact.rows import Rows, SparseRows
@@ -247,7 +247,8 @@ def test_sparse_rows_are_rows(kind, intercept):
 
 @each_kind
 def test_a_start_saves_steps_and_changes_nothing_else(kind, monkeypatch):
-    monkeypatch.setattr(hinge_interior, "suits", lambda *_: False)  # it begins without
+    for other in (hinge_interior, hinge_rows):  # it begins without
+        monkeypatch.setattr(other, "suits", lambda *_: False)
     Z = standardised(IRIS)
     w = np.full(len(IRIS_Y), 1 / len(IRIS_Y))
     cold = solved(kind, Z, IRIS_Y, w, penalty(0.02, 5), 3, gap=1e-6)
@@ -281,7 +282,8 @@ def test_an_interior_point_leads_to_the_optimum(kind, seed, n, C, alphas, interc
     assert found.converged.all()
     for own, model_rho, params in zip(weight, rho, found.params, strict=True):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(hinge_interior, "suits", lambda *_: False)
+            for other in (hinge_interior, hinge_rows):
+                patch.setattr(other, "suits", lambda *_: False)
             best = solve(rows, loss, own[None], model_rho[None], 1e-8)
         assert best.converged[0]
         value = objective(kind, Z, y, own, model_rho, params)

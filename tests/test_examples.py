@@ -1,4 +1,4 @@
-"""The gallery: the shape of its scripts, their place in the documentation. Two run here; the site's build runs all."""
+"""The gallery: the shape of its scripts, their place in the documentation. One runs here; the site's build runs all."""
 
 import ast
 import re
@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 import matplotlib
-import pytest
 from helpers import few_images, in_one_test
 
 ROOT = Path(__file__).parents[1]
@@ -53,21 +52,14 @@ def test_pages_name_only_what_there_is():
             assert (ROOT / "tests" / name).exists(), f"{page.name}: {name}"
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["04_random_search", "07_beyond_linear"])
-def test_an_example_runs_and_writes_its_picture(name, tmp_path, monkeypatch):
-    """Gradient descent finds better weights than random search; XOR, the ring and the blobs need a hidden layer."""
+def test_an_example_runs_and_writes_its_picture(tmp_path, monkeypatch):
+    """Gradient descent finds better weights than random search."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(EXAMPLES)
     monkeypatch.setattr("benchmarks.common.load_images", lambda: few_images(1400, 397))
     monkeypatch.setattr(matplotlib, "rcParams", matplotlib.rcParams.copy())
-    script = f"plot_{name}.py"
+    script = "plot_04_random_search.py"
     monkeypatch.setattr(sys, "argv", [script])
     values = runpy.run_path(str(EXAMPLES / script), run_name="__main__")
-    assert (tmp_path / f"{name}.png").stat().st_size > 10_000
-    if name == "04_random_search":
-        assert 0.1 < values["random_accuracy"] < 0.5 < values["curve"][-1]
-    else:
-        accuracies = values["accuracies"]
-        assert accuracies["XOR", "one linear layer"] < 0.6
-        assert all(accuracies[problem, "two linear layers, ReLU between"] > 0.93 for problem in values["problems"])
+    assert (tmp_path / "04_random_search.png").stat().st_size > 10_000
+    assert 0.1 < values["random_accuracy"] < 0.5 < values["curve"][-1]

@@ -8,6 +8,7 @@ import pytest
 import torch
 from scipy import sparse
 from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.metrics import log_loss
 from sklearn.model_selection import StratifiedKFold
 
 from skdeep import MLPClassifierTorch, MLPEnsembleClassifier, MLPRegressorTorch
@@ -49,47 +50,94 @@ def test_epochs_by_size(size, epochs):
 
 
 @pytest.mark.parametrize(
-    ("size", "n_hidden", "rate"),
+    ("size", "units", "rate"),
     [
-        ((100, 4, 3), 1, 0.08 / 10**0.5),
-        ((100, 4, 3), 0, 0.08 / 10**0.5),  # softmax regression
-        ((100, 4, 3), 2, 0.04 / 10**0.5),
-        ((200_000, 3, 2), 1, 0.08 / 45**0.5),
-        ((1_000, 400, 2), 1, 0.04 / 10**0.5),
+        ((100, 4, 3), [100], 0.08 / 10**0.5),
+        ((100, 4, 3), [], 0.08 / 10**0.5),  # softmax regression
+        ((100, 4, 3), [8, 8], 0.04 / 10**0.5),
+        ((200_000, 3, 2), [100], 0.08 / 45**0.5),
+        ((1_000, 400, 2), [100], 0.04 / 10**0.5),
+        ((20, 4, 3), [100], 0.016 / 10**0.5),  # more units than rows
+        ((20, 4, 3), [40, 10], 0.02 / 10**0.5),
     ],
 )
-def test_rates_by_size(size, n_hidden, rate):
+def test_rates_by_size(size, units, rate):
     n_rows, n_columns, n_classes = size
-    course = of_classes(SimpleNamespace(n_rows=n_rows, source=np.empty((0, n_columns))), n_classes, n_hidden)
+    problem = SimpleNamespace(n_rows=n_rows, n_observations=n_rows, source=np.empty((0, n_columns)))
+    course = of_classes(problem, n_classes, units)
     assert course.decisions["auto_rate"] == pytest.approx(rate, rel=1e-12)
     assert course.decisions["averages"]
     assert course.steps == 80
 
 
+def few_steps(**params):
+    """A network whose epochs are short."""
+    return MLPClassifierTorch((2,), batch_size=400, **params)
+
+
 def test_a_fit_has_the_epochs_of_its_size():
     X, y = table(6_000, 2, 4)  # 0.4 √12 000
-    assert MLPClassifierTorch((2,)).fit(X, y).n_iter_ == 44
+    assert few_steps().fit(X, y).n_iter_ == 44
     assert MLPClassifierTorch((2,)).fit(X[:1000], y[:1000]).n_iter_ == 18
-    assert MLPClassifierTorch((2,), max_iter=7).fit(X, y).n_iter_ == 7
-    assert MLPClassifierTorch((2,), learning_rate_init=0.02, max_iter=70).fit(X[:3000], y[:3000]).n_iter_ == 60
+    assert few_steps(max_iter=7).fit(X, y).n_iter_ == 7
+    assert MLPClassifierTorch((2,), learning_rate_init=0.02, max_iter=70).fit(X[:1000], y[:1000]).n_iter_ == 60
     assert MLPEnsembleClassifier().max_iter == 60  # whose schedule is its own
 
 
 def test_two_classes_are_as_many_with_one_score_or_two():
     X, y = table(4_000, 1, 2)  # 0.4 √8000
-    assert MLPClassifierTorch((2,)).fit(X, y).n_iter_ == 36
-    assert MLPClassifierTorch((2,)).fit(X, np.eye(2, dtype=int)[y]).n_iter_ == 36
+    assert few_steps().fit(X, y).n_iter_ == 36
+    assert few_steps().fit(X, np.eye(2, dtype=int)[y]).n_iter_ == 36
 
 
 def test_a_search_trains_for_the_epochs_of_its_folds():
     X, y = table(4_000, 2, 4)
     splits = list(StratifiedKFold(2).split(X, y))
-    search = GridSearchCV(MLPClassifierTorch((2,), random_state=0), {"alpha": [0.1, 1.0]}, cv=splits).fit(X, y)
+    search = GridSearchCV(few_steps(random_state=0), {"alpha": [0.1, 1.0]}, cv=splits).fit(X, y)
     assert search.best_estimator_.n_iter_ == 36  # 0.4 √8000
     for k, (train, test) in enumerate(splits):
-        alone = MLPClassifierTorch((2,), alpha=1.0, random_state=0).fit(X[train], y[train])
+        alone = few_steps(alpha=1.0, random_state=0).fit(X[train], y[train])
         assert alone.n_iter_ == 25  # 0.4 √4000
         assert alone.score(X[test], y[test]) == pytest.approx(search.cv_results_[f"split{k}_test_score"][1], abs=1e-12)
+
+
+def test_few_noisy_rows_are_not_learnt_by_heart():
+    """Of 10 to 40 rows, log-losses were twice MLPClassifier's, and of rows that are fewer than units, many times."""
+    rng, losses = np.random.default_rng(0), []
+    for seed in range(8):
+        X = rng.standard_normal((1020, 3))
+        y = (X[:, 0] + X[:, 1] + 1.5 * rng.logistic(size=1020) > 0).astype(int)
+        net = MLPClassifierTorch((400,), random_state=seed).fit(X[:20], y[:20])
+        losses.append(log_loss(y[20:], net.predict_proba(X[20:])))
+    assert np.mean(losses) < 1.2  # MLPClassifier has 1.62, and it was 2.86
+    X, y = np.array([[0, 0], [0, 1], [1, 0], [1, 1]]), np.array([0, 1, 1, 0])
+    assert all(MLPClassifierTorch(random_state=seed).fit(X, y).score(X, y) == 1 for seed in range(8))
+
+
+@pytest.mark.filterwarnings("ignore:Maximum iterations")
+@pytest.mark.parametrize("size", [8, 50, 500, "lbfgs"])
+def test_the_penalty_does_not_depend_on_batches(size):
+    """Of a batch of 8 rows it was eight times as strong, of all rows of a large table next to none."""
+    X, y = table(200, 3, 2)
+    options = {"hidden_layer_sizes": 4, "max_iter": 3, "learning_rate_init": 0.01, "random_state": 0}
+    options |= {"solver": "lbfgs"} if size == "lbfgs" else {"batch_size": size}
+    rows = min(size, 200) if size != "lbfgs" else 200
+    alpha = 0.5 * (3 / 200) ** 0.5 * rows / 64
+    auto, given = (MLPClassifierTorch(alpha=alpha, **options).fit(X, y).predict_proba(X) for alpha in ("auto", alpha))
+    np.testing.assert_allclose(auto, given, rtol=1e-10)
+
+
+@pytest.mark.filterwarnings("ignore:Maximum iterations")
+def test_one_light_row_does_not_make_the_others_count_as_many():
+    """Where it was the unit, the others counted as a thousand rows each, enough for bins and for no penalty."""
+    X, y = table(200, 3, 2)
+    weight = np.where(np.arange(200) > 0, 1, 1e-3)
+    auto, given = (
+        MLPClassifierTorch(4, alpha=alpha, max_iter=3, learning_rate_init=0.01, random_state=0).fit(X, y, weight)
+        for alpha in ("auto", 0.5 * (3 / 200) ** 0.5)
+    )
+    np.testing.assert_allclose(auto.predict_proba(X), given.predict_proba(X), rtol=1e-10)
+    assert not hasattr(auto, "bin_edges_")
 
 
 @pytest.mark.parametrize("kind", ["codes", "weights", "rows", "two classes", "labels", "probabilities"])
@@ -147,7 +195,7 @@ def test_few_words_of_many_are_learnt():
 
 
 def test_values_of_few_words_are_learnt():
-    (X, _), (X_test, _) = _text(2000), _text(1000, seed=5)
+    (X, _), (X_test, _) = _text(1000), _text(1000, seed=5)
     coef = np.random.default_rng(2).standard_normal(X.shape[1])
     of_lines = Ridge().fit(X, X @ coef).score(X_test, X_test @ coef)
     assert MLPRegressorTorch(random_state=0).fit(X, X @ coef).score(X_test, X_test @ coef) > of_lines
@@ -157,12 +205,12 @@ def test_values_of_few_words_are_learnt():
 def test_sparse_rows_that_are_filled_have_the_penalty_of_dense_ones(monkeypatch):
     rng, n_columns = np.random.default_rng(0), set()
 
-    def seen(members, total_weight, columns):
+    def seen(members, total_weight, batch_weight, columns):
         n_columns.add(columns)
-        return alphas(members, total_weight, columns)
+        return strengths(members, total_weight, batch_weight, columns)
 
-    alphas = deep.alphas
-    monkeypatch.setattr(deep, "alphas", seen)
+    strengths = deep.strengths
+    monkeypatch.setattr(deep, "strengths", seen)
     X, y = rng.random((200, 6)) * (rng.random((200, 6)) < 0.5), rng.integers(0, 2, 200)
     for rows in (X, sparse.csr_array(X)):
         MLPClassifierTorch(max_iter=2, random_state=0).fit(rows, y)

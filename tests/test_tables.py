@@ -26,7 +26,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:The scores of rows:UserWarning"),  # of middle classes, by Platt's sigmoid
 ]
 
-SMALL = {"max_iter": 100, "learning_rate_init": 0.03, "random_state": 0}
+SMALL = {"max_iter": 60, "learning_rate_init": 0.03, "random_state": 0}
 ESTIMATORS = {
     "hinge, temperature": HingeClassifier(random_state=0),
     "hinge, sigmoid": HingeClassifier(calibration="sigmoid", random_state=0),

@@ -514,6 +514,18 @@ def test_batches_of_one_row():
         no_averages.fit(X, y)
 
 
+@pytest.mark.parametrize("n_rows", [1, 2, 3, 7, 11, 20])
+def test_few_rows_are_a_batch_of_their_own_in_prediction(n_rows):
+    """They were filled up with some of them, which counted twice in averages over the batch."""
+    X, y = data((4,), 20)
+    clf = TorchClassifier(lambda: dense(nn.BatchNorm1d(6, track_running_stats=False)), max_iter=1, random_state=0)
+    module = clf.fit(X, y).module_.eval()
+    with torch.no_grad():
+        rows = torch.from_numpy(X[:n_rows].repeat(1 + (n_rows == 1), axis=0)).to(next(module.parameters()))
+        own = module(rows)[:n_rows].numpy()  # by itself, it refuses a single one
+    np.testing.assert_allclose(clf.decision_function(X[:n_rows]), own, rtol=1e-4, atol=1e-5)
+
+
 # ---- torch's settings -----------------------------------------------------------------------------------------------
 
 

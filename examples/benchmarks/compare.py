@@ -127,8 +127,8 @@ def measure(name: str, rounds: int) -> dict:
 # ---- ours ------------------------------------------------------------------------------------------------------------
 
 
-def ours(rounds: int) -> list[list]:
-    """Rows of `skdeep.compare`, for several lists of contestants."""
+def ours(rounds: int, words: list[str]) -> list[list]:
+    """Rows of `skdeep.compare`, for several lists of contestants, in whose names is one of some words."""
     from skdeep import (
         HingeClassifier,
         LeastSquaresClassifier,
@@ -177,6 +177,8 @@ def ours(rounds: int) -> list[list]:
     rows = []
     cases: list[tuple] = [(name, None, False) for name in lists] + [(name, METRICS, False) for name in of_several]
     for name, scoring, as_array in [*cases, *((name, None, True) for name in of_arrays)]:
+        if not any(word in name for word in words):
+            continue
         models = lists[name]
         x, y, cv = of_values if "values" in name else (X.to_numpy(), Y.to_numpy(), CV) if as_array else (X, Y, CV)
         seconds = fastest(partial(compare, models, x, y, cv=cv, scoring=scoring), rounds)
@@ -196,8 +198,9 @@ def main() -> None:
     options = parser(__doc__)
     wanted = {"action": "append", "default": [], "metavar": "NAME=PYTHON", "dest": "others"}
     options.add_argument("--with", **wanted, help=f"an interpreter that has one of {', '.join(OTHERS)}")
+    options.add_argument("--of", nargs="+", default=[""], metavar="WORD", help="lists of contestants with such a name")
     given = options.parse_args()
-    rows = ours(given.rounds)
+    rows = ours(given.rounds, given.of)
     interpreters = dict(pair.split("=", 1) for pair in given.others)
     for name in OTHERS:
         if name not in interpreters:

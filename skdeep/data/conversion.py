@@ -98,6 +98,16 @@ def as_plain(y: Any) -> Any:
     return type(y)(plain, index=y.index, name=y.name) if hasattr(y, "iloc") else plain
 
 
+def collected(X: Any) -> Any:
+    """Return data as it is, unless it is a lazy frame; raise for that."""
+    if hasattr(X, "collect") and hasattr(X, "collect_schema"):
+        raise ValueError(
+            "X is a lazy frame; pass X.collect(). If that does not fit into memory, write it to Parquet "
+            "(X.sink_parquet) and pass a data set of pyarrow, or a function that returns an iterator of chunks (X, y)."
+        )
+    return X
+
+
 def as_numbers(X: Any) -> Any:
     """Make numbers of the objects in X; plain numbers are returned as they are.
 
@@ -105,12 +115,7 @@ def as_numbers(X: Any) -> Any:
     """
     if isinstance(X, np.ma.MaskedArray):
         return np.ma.filled(X.astype(np.result_type(X.dtype, np.float32)), np.nan) if X.mask.any() else X.data
-    if hasattr(X, "collect") and hasattr(X, "collect_schema"):
-        raise ValueError(
-            "X is a lazy frame; pass X.collect(). If that does not fit into memory, write it to Parquet "
-            "(X.sink_parquet) and pass a data set of pyarrow, or a function that returns an iterator of chunks (X, y)."
-        )
-    names = column_names(X)
+    names = column_names(collected(X))
     if names is not None:
         return _frame(X, names)
     X = one_array(X)

@@ -14,7 +14,7 @@ from torch import Tensor
 from skdeep.data import splits
 from skdeep.data.columns import Columns
 from skdeep.data.inputs import Matrix, has_missing, rows_of, suspicious_parts
-from skdeep.data.splits import DIVIDED, KEPT, DistinctRows, Folds, index_dtype, unit_of
+from skdeep.data.splits import DIVIDED, KEPT, DistinctRows, Folds, index_dtype
 from skdeep.engine.frame import Frame
 from skdeep.engine.networks import Network
 from skdeep.engine.per_model import to_device
@@ -120,9 +120,8 @@ class Problem:
 
     @property
     def n_observations(self) -> float:
-        """Number of rows, where one of weight 2 is two."""
-        weight = self.sample_weight
-        return self.n_rows if weight is None or not self.n_rows else float(weight.sum() / unit_of(weight))
+        """Number of rows, where one of weight 2 is two, unless weights are below one on average."""
+        return self.n_rows if self.sample_weight is None else max(self.n_rows, float(self.sample_weight.sum()))
 
     @cached_property
     def density(self) -> float:

@@ -11,6 +11,7 @@ from scipy import sparse
 from torch import Tensor
 
 from skdeep.data.chunks import Chunks, are_chunks
+from skdeep.data.conversion import collected
 from skdeep.engine.stored import StoredArray
 
 # dtypes that torch can gather and cast; anything else is converted to float64
@@ -60,6 +61,17 @@ def opened_with_targets(X: Any, y: Any, sample_weight: Any, names: np.ndarray | 
     if not isinstance(array, StoredArray):
         return array, y, sample_weight
     return array, _in_memory(y), _in_memory(sample_weight)
+
+
+def in_memory(X: Any) -> Any:
+    """Read an array in a file, of which rows are to be taken by their numbers; anything else is returned as it is."""
+    if are_chunks(X):
+        raise ValueError(
+            f"X comes in chunks ({type(X).__name__}), of which no rows can be held out by their numbers. Pass an array "
+            "or a data frame."
+        )
+    array = opened(collected(X))
+    return np.asarray(X[:]) if isinstance(array, StoredArray) else X
 
 
 def _in_memory(values: Any) -> Any:

@@ -25,12 +25,10 @@ class LostProcessError(RuntimeError):
 
 
 class Processes(Group):
-    """The processes of a group of torch.distributed.
+    """All processes of torch.distributed.
 
     Parameters
     ----------
-    process_group : torch.distributed.ProcessGroup, or None
-        None for all.
     timeout : float
         Seconds to wait for others at most.
 
@@ -40,13 +38,11 @@ class Processes(Group):
         What this process has taken part in: sums and gathered values, and the bytes that it has given to them.
     """
 
-    def __init__(self, process_group: Any, timeout: float):
-        self.rank, self.size = dist.get_rank(process_group), dist.get_world_size(process_group)
-        self._group = self._host_group = process_group
-        self._on_device = dist.get_backend(process_group) == "nccl"
-        if self._on_device:  # what the host has to tell, too
-            ranks = None if process_group is None else dist.get_process_group_ranks(process_group)
-            self._host_group = dist.new_group(ranks, backend="gloo")
+    def __init__(self, timeout: float):
+        self.rank, self.size = dist.get_rank(), dist.get_world_size()
+        self._on_device = dist.get_backend() == "nccl"
+        # by which the host has to tell things, too
+        self._host_group = dist.new_group(backend="gloo") if self._on_device else None
         self._timeout, self._is_broken = timeout, False
         self.n_messages = self.n_bytes = 0
         self._beats = Heartbeats(self.rank, self.size)
@@ -61,7 +57,7 @@ class Processes(Group):
         there = self._on_device and flat.device.type == "cuda"
         given = flat if there else flat.cpu()
         self._count(given)
-        work = dist.all_reduce(given, group=self._group if there else self._host_group, async_op=True)
+        work = dist.all_reduce(given, group=None if there else self._host_group, async_op=True)
         if there:
             work.wait()  # the device does; NCCL's own watch ends what takes too long
         else:
@@ -146,8 +142,11 @@ class Processes(Group):
 
 
 @contextmanager
-def shards(process_group: Any = None, *, timeout: float = 600.0) -> Iterator[Group]:
+def shards(*, timeout: float = 600.0) -> Iterator[Group]:
     r"""Divide the rows of fits among processes: each calls ``fit`` with rows of its own, all get the model of all rows.
+
+    They are the processes of ``torch.distributed``, which has to be initialised, with gloo or NCCL, as under
+    ``torchrun``, ``mpirun`` or in Ray Train.
 
     With r processes that hold rows :math:`X_0, \ldots, X_{r-1}`, the model is the one of a process with all rows in
     this order, up to rounding: gradients, losses and column statistics are sums over rows, which processes add up;
@@ -155,9 +154,6 @@ def shards(process_group: Any = None, *, timeout: float = 600.0) -> Iterator[Gro
 
     Parameters
     ----------
-    process_group : torch.distributed.ProcessGroup, default=None
-        None for all processes of ``torch.distributed``, which has to be initialised, with gloo or NCCL, as under
-        ``torchrun``, ``mpirun`` or in Ray Train.
     timeout : float, default=600
         Seconds that a process waits for others at most. A process that is killed is noticed within some seconds.
 
@@ -214,8 +210,8 @@ def shards(process_group: Any = None, *, timeout: float = 600.0) -> Iterator[Gro
     if current().size > 1:
         raise RuntimeError("shards() cannot be opened inside another shards().")
     group: Group = Group()
-    if dist.get_world_size(process_group) > 1:
-        group = Processes(process_group, timeout)
+    if dist.get_world_size() > 1:
+        group = Processes(timeout)
     try:
         with joined(group):
             yield group

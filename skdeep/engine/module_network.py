@@ -115,8 +115,8 @@ class ModuleNetwork(Network):
             with torch.no_grad(), self._numbers if own else nullcontext():
                 rows = self._rows(X, copy=True)
                 n_rows, n_alike = len(rows), min(_ALIKE_ROWS, max(2, _FREE_VALUES // self.n_values))
-                if n_rows < n_alike:
-                    rows = rows[torch.arange(n_alike, device=rows.device) % n_rows]
+                if n_rows < n_alike:  # each as often as the others, for parts that take averages over the batch
+                    rows = rows.repeat(-(-n_alike // n_rows), *[1] * (rows.ndim - 1))
                 return self._scored(rows)[:, :n_rows]
 
     def training_scores(self, X: Tensor, weight: Tensor | None = None, noise: Noise | None = None) -> Tensor:

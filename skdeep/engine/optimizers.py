@@ -73,6 +73,8 @@ class Optimizer:
         #: Whether torch's fused kernels can do the update of models that agree, and whether they do it.
         self._may_fuse, self._fuses = gapless and params[0].device.type in _FUSED_DEVICES, False
         self._contiguous = all(p.is_contiguous() for p in params)
+        #: Which of the parameters a kernel gets model by model.
+        self._divides = [self._shows_place(p) for p in params]
         #: Parameters and slots as the kernels get them, once they are known.
         self._memory: list[list[Tensor]] | None = None
 
@@ -143,16 +145,22 @@ class Optimizer:
         A fused kernel pairs values by their place in memory, and is slow where this is not simply contiguous.
         """
         if self._memory is None:
-            lists = [self.params, *(getattr(self, slot) for slot in self.slots)]
-            self._memory = [self._apart(tensors) if self._contiguous else _flat(tensors) for tensors in lists]
+            self._memory = [self._laid(each) for each in (self.params, *(getattr(self, slot) for slot in self.slots))]
         params, *slots = self._memory
         pairs = zip(gradients, self.params, strict=True)  # an axis of one may have any stride, which kernels compare
         aligned = [g if g.stride() == p.stride() else torch.empty_like(p).copy_(g) for g, p in pairs]
-        return [params, self._apart(aligned) if self._contiguous else _flat(aligned), *slots]
+        return [params, self._laid(aligned), *slots]
 
-    def _apart(self, tensors: list[Tensor]) -> list[Tensor]:
-        """Divide tensors (K, ...) among models, where it would show in their digits which place one has in a stack."""
-        return tensors
+    def _laid(self, tensors: list[Tensor]) -> list[Tensor]:
+        """View tensors as a kernel gets them."""
+        if not self._contiguous:
+            return [t.detach().as_strided((t.numel(),), (1,)) for t in tensors]
+        pairs = zip(tensors, self._divides, strict=True)
+        return [part for t, divides in pairs for part in (t.unbind() if divides else [t])]
+
+    def _shows_place(self, param: Tensor) -> bool:
+        """Tell whether a kernel's digits of a model's part of a parameter (K, ...) depend on its place in the stack."""
+        return False
 
     def rest(self, model: int) -> None:
         """Begin the momentum of one model anew."""
@@ -202,11 +210,6 @@ class Optimizer:
         for slot in self.slots:
             for tensor, array in zip(getattr(self, slot), state[slot], strict=True):
                 tensor[0] = torch.tensor(array).to(tensor)
-
-
-def _flat(tensors: list[Tensor]) -> list[Tensor]:
-    """View the memory of tensors without gaps as vectors."""
-    return [t.detach().as_strided((t.numel(),), (1,)) for t in tensors]
 
 
 def _of_kernel(numbers: Numbers) -> float | Tensor:
@@ -380,15 +383,11 @@ class Adam(Optimizer):
             direction = (self.mean[i] / per_model(numbers[1], param)).div_(self._denominator(i))
             add_scaled_(param, direction, per_model(-numbers[0], param))
 
-    def _apart(self, tensors: list[Tensor]) -> list[Tensor]:
+    def _shows_place(self, param: Tensor) -> bool:
         # what does not fill a register of the processor, at the end of memory, the kernel rounds in another way; in
         # single precision, networks are soon far apart by that
-        parts: list[Tensor] = []
-        for tensor in tensors:
-            fills = tensor.shape[0] == 1 or tensor.stride(0) * tensor.itemsize % _REGISTER == 0
-            is_single = tensor.dtype is torch.float32 and tensor.device.type == "cpu"
-            parts += tensor.unbind() if is_single and not fills else [tensor]
-        return parts
+        fills = param.shape[0] == 1 or param.stride(0) * param.itemsize % _REGISTER == 0
+        return param.dtype is torch.float32 and param.device.type == "cpu" and not fills
 
     def _denominator(self, index: int) -> Tensor:
         """Compute what a parameter's gradients are divided by; valid until the next call for it."""

@@ -18,8 +18,8 @@ from skdeep.estimators.base import BaseTorchClassifier, BaseTorchEstimator
 from skdeep.fitting.recipe import Member, values
 from skdeep.fitting.settings import SOLVERS, Solver, solver_name
 
-#: Rows of a batch of a perceptron at least, by default.
-FEWEST_ROWS = 64
+#: Rows of a batch of a perceptron, by default: a hundredth of all, within these bounds.
+BATCH_ROWS = 64, 256
 #: Penalties beyond this have no room in single precision, with the squares of coefficients.
 _LARGEST = 1e30
 
@@ -67,7 +67,7 @@ class NeuralNet(BaseTorchEstimator):
     ) -> ElasticNet:
         # MLPClassifier's alpha is per batch
         with np.errstate(over="ignore"):
-            strength = alphas(members, total_weight, n_columns) / batch_weight
+            strength = strengths(members, total_weight, batch_weight, n_columns)
         if strength.max() > _LARGEST:
             raise ValueError(
                 f"alpha is divided by the weight of a batch, and sample_weight makes that {batch_weight.min():.3g}, "
@@ -75,9 +75,9 @@ class NeuralNet(BaseTorchEstimator):
             )
         return L2(strength, np.zeros(len(members)))
 
-    def _auto_alpha(self, crowding: np.ndarray, n_columns: float) -> np.ndarray:
-        """Choose the strengths of ``alpha="auto"``, given columns per row, and their number."""
-        return 0.5 * np.sqrt(crowding)
+    def _auto_alpha(self, n_rows: np.ndarray, n_columns: float) -> np.ndarray:
+        """Choose the strengths of ``alpha="auto"`` in batches of the automatic size, given rows and columns."""
+        return 0.5 * np.sqrt(np.minimum(n_columns / n_rows, 1.0) * np.maximum(BATCH_ROWS[0] / n_rows, 1.0))
 
     def _check_same_objective(self, what: str) -> None:
         """Raise if the solver compares losses, which `what` makes another function at each step."""
@@ -113,14 +113,20 @@ class NeuralNetClassifier(NeuralNet, BaseTorchClassifier):
         return LOSSES["log_loss" if multiclass else "binary_log_loss"]()
 
 
-def alphas(members: list[Member], total_weight: np.ndarray, n_columns: float) -> np.ndarray:
-    """List the strength of each network's penalty, given the weight of its training rows."""
+def rows_of_batches(n_rows: np.ndarray | int) -> np.ndarray:
+    """Choose the rows of a batch of a perceptron."""
+    return np.clip(n_rows // 100, *BATCH_ROWS)
+
+
+def strengths(
+    members: list[Member], total_weight: np.ndarray, batch_weight: np.ndarray, n_columns: float
+) -> np.ndarray:
+    """List the strength of each network's penalty, given the weights of its training rows and of a batch of them."""
     alpha = values(members, "alpha")
     if not (unknown := np.isnan(alpha)).any():
-        return alpha
-    n_rows = total_weight / [member.unit for member in members]
-    # what there is to learn by heart, beside what there is to learn it from; and a batch of few rows is not divided by
-    # many
-    estimator = members[0].estimator
-    auto = estimator._auto_alpha(np.minimum(n_columns / n_rows, 1.0), n_columns)
-    return np.where(unknown, auto * np.minimum(n_rows / FEWEST_ROWS, 1.0), alpha)
+        return alpha / batch_weight
+    unit = np.array([member.unit for member in members])
+    n_rows = total_weight / unit
+    # what there is to learn by heart, beside what there is to learn it from, in which batches play no part
+    auto = members[0].estimator._auto_alpha(n_rows, n_columns)
+    return np.where(unknown, auto / (unit * rows_of_batches(n_rows)), alpha / batch_weight)

@@ -149,7 +149,7 @@ def deep_parameters(
     falls: str = _FALLS,
     n_iter_no_change: int = 10,
     beta_2: float = 0.999,
-    batch_rows: str = "a hundredth of the rows, from 64 to 256 (sparse: a sixteenth)",
+    batch_rows: str = "a hundredth of the rows, from 64 to 256",
 ) -> str:
     """Write how a deep classifier is trained."""
     settings = {"n_iter_no_change": n_iter_no_change, "beta_2": beta_2, "batch_rows": batch_rows}
@@ -214,7 +214,7 @@ activation : str, default="silu"
             n_iter_no_change=16,
             beta_2=0.95,
             falls="loss of the rows watched falls",
-            batch_rows="a hundredth of the rows, from 64 to 256 (sparse: a sixteenth); of 65 to 511, an eighth, or 16",
+            batch_rows="a hundredth of the rows, from 64 to 256; of 65 to 511 rows, an eighth, or 16",
         ),
         "early_stopping",
         "scoring",

@@ -19,7 +19,7 @@ from skdeep.engine.networks import Network
 from skdeep.engine.per_model import to_numpy64
 from skdeep.engine.perceptron import MLP
 from skdeep.engine.schedules import SCHEDULES
-from skdeep.estimators.deep import FEWEST_ROWS, NeuralNet, NeuralNetClassifier, SingleNet
+from skdeep.estimators.deep import BATCH_ROWS, NeuralNet, NeuralNetClassifier, SingleNet, rows_of_batches
 from skdeep.estimators.docs import deep_parameters, document_deep
 from skdeep.fitting import courses
 from skdeep.fitting.choices import batch_rows, choose, epochs_of, filled_rows
@@ -34,9 +34,6 @@ from skdeep.fitting.input_columns import (
 )
 from skdeep.fitting.recipe import Member, Recipe, values
 from skdeep.fitting.settings import settings_of, solver_name
-
-#: Rows per step of ``batch_size="auto"``: a hundredth of the data, within these bounds.
-_BATCH_ROWS = FEWEST_ROWS, 256
 
 #: Learned attributes that no option makes go away.
 _ALWAYS = {"coefs_", "intercepts_"}
@@ -121,16 +118,18 @@ class Perceptron(NeuralNet):
             space.array((intercept @ matrix + offsets).astype(coef.dtype)),
         ]
 
+    #: Whether steps have more rows, up to as many as of large data, where these are sparse.
+    _fills_batches = False
+
     def _rows_per_step(self, n_rows: int) -> int:
         """Choose the rows of a step, of so many."""
-        return int(np.clip(n_rows // 100, *_BATCH_ROWS))
+        return int(rows_of_batches(n_rows))
 
     def _recipe(self, problem: Problem, going_on: bool, incremental: bool) -> Recipe:
         solver, schedule = solver_name(self), getattr(settings_of(self), "learning_rate", "constant")
-        auto = self._rows_per_step(problem.n_rows)
-        if auto < _BATCH_ROWS[1]:
-            auto = min(filled_rows(problem, auto), _BATCH_ROWS[1])
-        rows = batch_rows(self, problem, solver, auto=auto)
+        plain = self._rows_per_step(problem.n_rows)
+        most = BATCH_ROWS[1] if self._fills_batches else plain
+        rows = batch_rows(self, problem, solver, auto=max(plain, min(filled_rows(problem, plain), most)))
         loss = smoothed(self._loss(self.n_outputs_), self.label_smoothing)
         decisions: dict[str, Any] = {"loss": loss, "auto_rate": courses.PATIENT_RATE}
         decisions["n_bins"] = bins_for(self, problem, going_on, incremental)
@@ -262,7 +261,7 @@ class PerceptronClassifier(Perceptron, NeuralNetClassifier):
     }
 
     def _course(self, problem: Problem) -> courses.Course:
-        return courses.of_classes(problem, self.n_outputs_, np.size(self.hidden_layer_sizes))
+        return courses.of_classes(problem, self.n_outputs_, self._layer_units(0, 0)[1:-1])
 
     def _output_name(self) -> str:
         return "softmax" if self._loss(self.n_outputs_).target == "codes" else "logistic"
@@ -340,9 +339,11 @@ class MLPClassifierTorch(PerceptronClassifier, SingleNet):
         must stay at its default.
     alpha : float or "auto", default="auto"
         Strength of the L2 penalty; it is divided by the total weight of a batch. With ``standardize`` it acts on the
-        weights of standardised columns. "auto" is :math:`\frac12 \sqrt{\min(d / n, 1)} \min(n / 64, 1)` of d columns
-        and n rows to train on (in ``partial_fit``, so far; a row of weight 2 is two, unless all weights are small); of
-        sparse rows and of categories, d is at most four times the values other than zero that a row has on average.
+        weights of standardised columns. "auto" is :math:`\frac12 \sqrt{\min(d / n, 1) \max(64 / n, 1)}\, B / B_n` of
+        d columns, n rows to train on and B in a batch, which have no part in the penalty so: :math:`B_n` is a hundredth
+        of n, from 64 to 256. (Rows of ``partial_fit`` are those so far; a row of weight 2 is two, unless weights are
+        below one on average; of sparse rows and of categories, d is at most four times the values other than zero that
+        a row has on average.)
         With "adam", ``learning_rate`` and ``learning_rate_init`` "auto" as well, and labels as targets, it follows the
         loss: in each epoch it is :math:`\max(1, T / 8) \max(1, 4 \min(L / H, 1))` times that, with T bins of each
         column, L the mean loss of the epoch before (at first, H; 0 where training goes on) and H the entropy of the
@@ -357,7 +358,8 @@ class MLPClassifierTorch(PerceptronClassifier, SingleNet):
         over 60 epochs, or 500 steps. ``max_iter`` is the most in any case. In ``partial_fit`` it is constant.
     learning_rate_init : float or "auto", default="auto"
         Learning rate at the start. "auto" is 0.003; for ``learning_rate="auto"`` and E epochs by size (10 to 45), it is
-        :math:`0.8 / \sqrt{E \max(d, 100)}`, divided by the number of hidden layers.
+        :math:`0.8 / \sqrt{E \max(d, 100)}`, divided by the number of hidden layers, and of n rows, which are less than
+        the h units of a layer, n / h of that.
     {training}
     {label_smoothing}
     {calibration}

@@ -35,8 +35,9 @@ class PerceptronRegressor(Perceptron, NeuralNetRegressor):
     def _output_name(self) -> str:
         return output_name(self.loss, self.output)
 
-    def _auto_alpha(self, crowding: np.ndarray, n_columns: float) -> np.ndarray:
+    def _auto_alpha(self, n_rows: np.ndarray, n_columns: float) -> np.ndarray:
         # values are learnt more closely than classes: what is free of noise wants less, what is not wants more
+        crowding = np.minimum(n_columns / n_rows, 1.0)
         return np.minimum(crowding * np.maximum(80 * np.sqrt(crowding), 2 * np.sqrt(n_columns)), 2.0)
 
     def _measure_targets(self, table: np.ndarray, weight: np.ndarray | None) -> TargetScale:
@@ -85,8 +86,9 @@ class MLPRegressorTorch(PerceptronRegressor, SingleNet):
         object, such as ``SGD(0.01, momentum=0.8)``, has settings of its own.
     alpha : float or "auto", default="auto"
         Strength of the L2 penalty; it is divided by the total weight of a batch. "auto" is
-        :math:`2 \min(\max(40 / \sqrt n, 1)\, d^{3/2} / n, 1) \min(n / 64, 1)` of d columns and n rows; of
-        sparse rows and of categories, d is at most four times the values other than zero that a row has on average.
+        :math:`2 \min(\max(40 / \sqrt n, 1)\, d^{3/2} / n, 1)\, B / B_n` of d columns, n rows and B in a batch
+        (:math:`B_n`: a hundredth of n, from 64 to 256); of sparse rows and of categories, d is at most four times the
+        values other than zero that a row has on average.
     learning_rate : {"auto", "constant", "invscaling", "adaptive", "cosine"}, default="auto"
         Schedule; see :class:`MLPClassifierTorch`. "auto" is one cosine over 30 epochs, or as many as 300 steps take if
         these are more; over 60, or 500 steps, from a ``learning_rate_init`` of your own.
@@ -125,6 +127,8 @@ class MLPRegressorTorch(PerceptronRegressor, SingleNet):
     >>> reg.score(X[300:], y[300:]) > 0.4
     True
     """
+
+    _fills_batches = True
 
     loss: str | RegressionLoss = field(default="squared_error", kw_only=False)
     hidden_layer_sizes: Any = field(default=(100,), kw_only=False)

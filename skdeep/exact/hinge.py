@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from skdeep.exact import hinge_interior
+from skdeep.exact import hinge_interior, hinge_rows
 from skdeep.exact.descent import summed
 from skdeep.exact.hinge_multipliers import WIDTH, Descent, Problem, Solution
 from skdeep.exact.hinge_terms import Hinges, WestonWatkins
@@ -40,19 +40,45 @@ def solve(
     """
     weight, rho = np.asarray(weight, dtype=float), np.asarray(rho, dtype=float)
     (K, n), C, D = weight.shape, loss.n_scores, rows.shape[1]
+    goal = np.broadcast_to(np.asarray(gap, dtype=float), K)
+    if start is None and isinstance(loss, Hinges) and hinge_rows.are_apart(rows, loss):
+        found = Solution.blank(K, C, D, n)
+        columns = [solve(rows, Hinges(own[None]), weight, rho, goal, max_iter) for own in (loss.sign + 1) / 2]
+        _put(Solution.interleaved(columns), np.arange(K), found)
+        return found
+    if start is not None:
+        return _together(rows, loss, weight, rho, goal, max_iter, start)
+    found, left = hinge_rows.solve(rows, loss, weight, rho, goal, max_iter)
+    if len(left):
+        _put(_together(rows, loss, weight[left], rho[left], goal[left], max_iter, None), left, found)
+    return found
+
+
+def _together(
+    rows: Rows,
+    loss: Hinges | WestonWatkins,
+    weight: np.ndarray,
+    rho: np.ndarray,
+    goal: np.ndarray,
+    max_iter: int,
+    start: tuple[np.ndarray, np.ndarray] | None,
+) -> Solution:
+    """Minimise hinges for K models, many at a time where these share rows."""
+    (K, n), C, D = weight.shape, loss.n_scores, rows.shape[1]
     used = np.flatnonzero(weight.any(0))
     if len(used) < n:
         few = None if start is None else (start[0], start[1][:, :, used])
-        solution = solve(rows.select(used), loss.select_rows(used), weight[:, used], rho, gap, max_iter, few)
+        own_rows = rows.select(used), loss.select_rows(used), weight[:, used]
+        solution = _together(*own_rows, rho, goal, max_iter, few)
         duals = np.zeros((K, C, n))
         duals[:, :, used] = solution.duals
         return replace(solution, duals=duals)
-    goal, found = np.broadcast_to(np.asarray(gap, dtype=float), K), Solution.blank(K, C, D, n)
+    found = Solution.blank(K, C, D, n)
     if start is None and K > 1:
         folds = chained([own.tobytes() for own in weight > 0], rho.max(1)).values()
         if len(folds) > 1 and C * n * max(map(len, folds)) > _FOLD:
             for fold in folds:
-                _put(solve(rows, loss, weight[fold], rho[fold], goal[fold], max_iter), fold, found)
+                _put(_together(rows, loss, weight[fold], rho[fold], goal[fold], max_iter, None), fold, found)
             return found
     intercept = has_free_column(rows, rho)
     begun = None
@@ -69,10 +95,10 @@ def solve(
             model = slice(k, k + 1)
             start, rest = (near.params[model], near.duals[model]), max(0, max_iter - len(near.curve[k]))
             rest = rest if K == 1 else min(rest, _PATIENCE)
-            end = solve(rows, loss, weight[model], rho[model], goal[model], rest, start)
+            end = _together(rows, loss, weight[model], rho[model], goal[model], rest, start)
             end.curve[0] = near.curve[k] + end.curve[0]
             if K > 1 and not end.converged[0]:  # others have led it to where it creeps: it begins anew, alone
-                end = solve(rows, loss, weight[model], rho[model], goal[model], max_iter)
+                end = _together(rows, loss, weight[model], rho[model], goal[model], max_iter, None)
             found.curve[k] = end.curve[0]
             for name in ("params", "duals", "value", "gap", "converged"):
                 getattr(found, name)[model] = getattr(end, name)

@@ -9,6 +9,7 @@ import numpy as np
 from skdeep.exact.descent import summed
 from skdeep.exact.hinge_terms import CrammerSinger, Hinges, WestonWatkins
 from skdeep.exact.interior import Batch, Found
+from skdeep.exact.kinked_rows import KinkedRows
 from skdeep.exact.rivals import MAX_CLASSES, ByClass
 from skdeep.exact.rows import Rows, SparseRows, of_both
 
@@ -20,6 +21,8 @@ _LARGER_SYSTEM, _MORE_ROWS, _CROWD = 1024, 16384, 0.5
 _FEW_VALUES = 2**15
 #: Systems of the same rows for which products of all columns pay that are used again in each step, as do many at once.
 _SEVERAL, _MANY = 3, 8
+#: How many times as large as it is to be a gap is, from which the end may be clear.
+_NEAR = 100
 #: Most terms of a batch of models.
 _BATCH = 2**15
 
@@ -32,6 +35,9 @@ class _Columns:
     def __init__(self, rows: Rows, against: np.ndarray):
         self.rows, self.n_terms, self._against = rows, rows.shape[0], against
         self.at_zero = self.share = np.ones((1, 1))
+
+    def rows_of(self, system: int) -> np.ndarray:
+        return self.rows.Z * self._against[system][:, None]
 
     def keep(self, systems: np.ndarray) -> _Columns:
         return _Columns(self.rows, self._against[systems])
@@ -60,7 +66,7 @@ class _Columns:
         return values[:, None]
 
 
-class _Rivals:
+class Rivals:
     """Terms of Weston and Watkins' loss: of each row, one for each class that is not its own; rows sorted by class."""
 
     lean = give = None
@@ -69,24 +75,26 @@ class _Rivals:
         C, n = loss.n_scores, rows.shape[0]
         self.n_scores, self.n_terms, self._sorted = C - 1, (C - 1) * n, ByClass(rows, loss.codes, C, centred=True)
         self._parts = list(zip(self._sorted.classes, [part.Z for part in self._sorted.parts], strict=True))
-        self._all, self.at_zero = None, np.ones((1, 1))
-        self.share = self.at_zero
-        if C * self.n_terms * rows.shape[1] <= _FEW_VALUES:
+        self.at_zero = self.share = np.ones((1, 1))
+        self.rows_of = None
+        self.of_terms: np.ndarray | None = None  # derivatives of margins in the parameters, (T, (C - 1) D)
+        if has_few_terms(rows, loss):
             first, of_term = np.arange(self.n_terms).reshape(C - 1, n) * C, np.zeros((C - 1, n, C, 1))
             of_term.reshape(-1)[first + self._sorted.codes] = -1
             of_term.reshape(-1)[first + self._sorted.rival] = 1
             of_term = of_term.swapaxes(2, 3) @ self._sorted.basis
-            self._all = (of_term.swapaxes(2, 3) * self._sorted.rows.Z[:, None]).reshape(self.n_terms, -1)
+            self.rows_of = lambda system: self.of_terms
+            self.of_terms = (of_term.swapaxes(2, 3) * self._sorted.rows.Z[:, None]).reshape(self.n_terms, -1)
 
-    def keep(self, systems: np.ndarray) -> _Rivals:
+    def keep(self, systems: np.ndarray) -> Rivals:
         return self
 
     def of_rows(self, values: np.ndarray) -> np.ndarray:
         return np.tile(values[:, self._sorted.order], self.n_scores)
 
     def changes(self, params: np.ndarray) -> np.ndarray:
-        if self._all is not None:
-            return params @ self._all.T
+        if self.of_terms is not None:
+            return params @ self.of_terms.T
         K, C = len(params), self.n_scores + 1
         of_rivals = (self._sorted.to_scores.T @ params.reshape(K, C - 1, -1)).reshape(K, C, C - 1, -1)
         found = np.empty((K, C - 1, len(self._sorted.order)))
@@ -95,8 +103,8 @@ class _Rivals:
         return found.reshape(K, -1)
 
     def back(self, slope: np.ndarray) -> np.ndarray:
-        if self._all is not None:
-            return slope @ self._all
+        if self.of_terms is not None:
+            return slope @ self.of_terms
         K, C = len(slope), self.n_scores + 1
         by_slot, found = slope.reshape(K, C - 1, -1), np.empty((K, C, C - 1, self._sorted.rows.shape[1]))
         for c, (part, Z) in enumerate(self._parts):
@@ -113,6 +121,50 @@ class _Rivals:
 
     def params(self, values: np.ndarray) -> np.ndarray:
         return self._sorted.basis @ values.reshape(len(values), self.n_scores, -1)
+
+
+class _Stack(Batch):
+    """Systems whose ends are exact where it is clear, near them, which terms are at their kinks.
+
+    `terms.rows_of` gives the derivatives of a system's margins in the parameters, (T, C D).
+    """
+
+    def run(self, max_iter: int) -> Found:
+        """Step until all systems are done, or so many times."""
+        self._tried: set[int] = set()  # before their gap was as small as it is to be
+        return super().run(max_iter)
+
+    def judge(self, gap: list[float], goal: list[float], is_last: bool) -> list[int]:
+        """Find the systems that are done."""
+        done = super().judge(gap, goal, is_last)
+        if self.terms.rows_of is None:
+            return done
+        near = [k for k, (own, enough) in enumerate(zip(gap, goal, strict=True)) if own <= _NEAR * enough]
+        clear = [k for k in near if (k in done or self.system[k] not in self._tried) and self._settle(k)]
+        self._tried.update(self.system[near].tolist())
+        return sorted({*done, *clear})
+
+    def _settle(self, k: int) -> bool:
+        """Put a system where equations say that it ends, and tell whether they do."""
+        used, weight, dual = slice(None), self.weight[k], self.dual[:, k]
+        margin = self.slack[1, k] - self.slack[0, k]
+        if self.trained is not None:
+            used = weight.nonzero()[0]
+            weight, dual, margin = weight[used], dual[:, used], margin[used]
+        at = np.full(len(weight), -1.0)
+        problem = KinkedRows(Rows(self.terms.rows_of(k)[used]), (at, at), (0.0, 1.0), weight, self.rho[k])
+        # duals at kinks are farther from their bounds than margins from zero
+        kink, slope = np.minimum(dual[0], dual[1]) > np.abs(margin), (margin > 0).astype(float)
+        end = problem.settle(kink, np.ones_like(kink), slope)
+        if end is None:
+            return False
+        self.params[k], self.dual[0, k, used] = end
+        return True
+
+
+def has_few_terms(rows: Rows, loss: WestonWatkins) -> bool:
+    """Tell whether the derivatives of all margins in the parameters are kept."""
+    return loss.n_scores * (loss.n_scores - 1) * rows.n_values <= _FEW_VALUES
 
 
 def suits(rows: Rows, loss: Hinges | WestonWatkins, crowd: float) -> bool:
@@ -152,7 +204,7 @@ def approach(
     size = max(1, _BATCH // (loss.n_scores * n))
     terms: Any
     if isinstance(loss, WestonWatkins):
-        columns, terms = 1, _Rivals(rows, loss)
+        columns, terms = 1, Rivals(rows, loss)
     else:  # as many systems as columns
         columns, terms = loss.n_scores, _Columns(rows, np.tile(-loss.sign, (K, 1)))
     found = []
@@ -160,7 +212,7 @@ def approach(
         own = (models[:, None] * columns + np.arange(columns)).ravel()
         model = own // columns
         part = terms.keep(own)
-        batch = Batch(part, part.of_rows(weight[model]), rho[model], goal[model])
+        batch = _Stack(part, part.of_rows(weight[model]), rho[model], goal[model])
         end = batch.run(max_iter)
         found.append(end._replace(params=part.params(end.params), duals=part.duals(end.duals)))
     params, duals = (np.concatenate(parts) for parts in list(zip(*found, strict=True))[:2])

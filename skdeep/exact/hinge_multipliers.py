@@ -55,6 +55,17 @@ class Solution:
         params, duals = np.zeros((K, C, D)), np.zeros((K, C, n))
         return cls(params, duals, np.zeros(K), np.zeros(K), np.zeros(K, dtype=bool), [[] for _ in range(K)])
 
+    @classmethod
+    def interleaved(cls, columns: list[Solution]) -> Solution:
+        """Join what was found of some columns: of each model, one after the other."""
+
+        def joined(name: str) -> np.ndarray:
+            found = np.stack([getattr(column, name) for column in columns], 1)
+            return found.reshape(-1, *found.shape[2:])
+
+        curve = [own for of_model in zip(*(column.curve for column in columns), strict=True) for own in of_model]
+        return cls(joined("params"), joined("duals"), joined("value"), joined("gap"), joined("converged"), curve)
+
 
 @dataclass
 class Problem:

@@ -14,7 +14,9 @@ SIAM Review 36, 1994.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.linalg.lapack import dpotrf, dpotrs
@@ -30,8 +32,11 @@ _MAX_STEPS, _FEW_VALUES = 30, 2**13
 APART = 0.25
 #: Gap from which it may be clear which rows are at their kinks, and how near to a half what duals lose is vague.
 _CLOSE, _VAGUE = 0.03, 0.2
-#: Products of slacks and duals to begin with, in units of how far from their kinks rows are.
-_CENTRE = 0.2
+#: How many times as long as least squares hinges may be.
+_LENGTHS = 1.0, 2.0, 4.0, 8.0, 16.0
+#: Values of rows from which others know it cheaper than many steps that lead nowhere: so many times the rows, of which
+#: so many are to be left for steps of a part.
+_MANY_VALUES, _MAX_LOST, _STEPS = 2**15, 3, 5
 _TINY = float(np.finfo(float).tiny)
 
 
@@ -129,8 +134,8 @@ class _One(Batch):
 
     max_starts = 4
 
-    def __init__(self, system: Any, rho: np.ndarray, goal: float, least_value: float, radius: float):
-        self.centre = _CENTRE * radius
+    def __init__(self, system: Any, rho: np.ndarray, goal: float, least_value: float, centre: float):
+        self.centre = centre
         self.end: tuple[np.ndarray, np.ndarray] | None = None
         super().__init__(system, system.weight, rho, np.float64(goal), np.float64(least_value))
 
@@ -187,11 +192,26 @@ def suits(rows: Rows, weight: np.ndarray | None, rho: np.ndarray, kappa: np.ndar
     )
 
 
+class End(NamedTuple):
+    """What was found of a model."""
+
+    params: np.ndarray  # (D,)
+    slope: np.ndarray  # of the losses of rows, (n,)
+    value: float
+    above: float  # most that the value can be above its minimum
+    curve: list[float]
+
+
 class Alike:
     """Models of one loss with kinks, of the same rows and targets, which differ in their ridges.
 
     The arguments are as in `skdeep.exact.piecewise.solve`, for one model.
     """
+
+    #: Most values of rows that are solved for at once, and most rows of steps that may lead nowhere.
+    most_values = most_rows = float("inf")
+    #: Products of slacks and duals to begin with, in units of how far from their kinks rows are.
+    centre = 0.2
 
     def __init__(self, rows: Rows, lo: np.ndarray, hi: np.ndarray, up: float, down: float, weight: np.ndarray):
         lo = hi if np.array_equal(lo, hi) else lo
@@ -199,28 +219,36 @@ class Alike:
         self.middle = hi if lo is hi else 0.5 * (lo + hi)
         self.apart = 0.5 * float((hi - lo) @ weight)
         self.at_zero = float(weight.dot(up * np.maximum(lo, 0.0) + down * np.maximum(-hi, 0.0)))
-        right = weight * self.middle
-        self.size = weight.dot(np.abs(self.middle - right.sum()))
-        self.gram, self.right = rows.gram(weight[None])[0], right.dot(rows.Z)
+
+    @cached_property
+    def size(self) -> float:
+        """How far targets are from their mean."""
+        return float(self.weight.dot(np.abs(self.middle - self.weight.dot(self.middle))))
+
+    @cached_property
+    def _moments(self) -> tuple[np.ndarray, np.ndarray]:
+        """Compute products of columns, with one another and with targets."""
+        return self.rows.gram(self.weight[None])[0], (self.weight * self.middle).dot(self.rows.Z)
 
     def least_squares(self, rho: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
         """Compute parameters and errors of least squares with a ridge that is to squares as `rho` to their roots."""
-        hessian = self.gram.copy()
+        gram, right = self._moments
+        hessian = gram.copy()
         hessian.reshape(-1)[:: len(rho) + 1] += self.size * rho
         factor, fault = dpotrf(hessian.T, lower=1, clean=0, overwrite_a=1)
         if fault:
             return None
-        params = dpotrs(factor, self.right, lower=1)[0]
+        params = dpotrs(factor, right, lower=1)[0]
         errors = self.rows.Z @ params
         errors -= self.middle
         return params, errors
 
-    def solve(self, rho: np.ndarray, gap: float, max_iter: int) -> Solution | None:
-        """Minimise the loss with a ridge (D,); None where the gap is not reached."""
-        start = self.least_squares(rho)
-        if start is None:
+    def parts(self, rho: np.ndarray, start: Any) -> tuple[float, KinkedRows, Iterable[tuple], np.ndarray] | None:
+        """Choose a unit of scores, and in it the problem, rows to look at (see `parts_of`), and errors."""
+        begun = self.least_squares(rho)
+        if begun is None:
             return None
-        params, errors = start
+        params, errors = begun
         size = float(np.abs(errors) @ self.weight)
         unit = size / sum(self.costs) + self.apart
         if not 0 < unit < np.inf:
@@ -229,18 +257,32 @@ class Alike:
         scaled = hi / unit
         bounds = scaled if lo is hi else lo / unit, scaled
         problem = KinkedRows(self.rows, bounds, self.costs, self.weight, rho * unit)
-        smallest = max(SMALLEST * self.at_zero / unit, _TINY)
         params /= unit
         errors /= unit
         # where bounds are apart, few rows pass from one side to the other
-        parts = parts_of(problem, params, errors, self.apart > APART * size)
+        return unit, problem, parts_of(problem, params, errors, self.apart > APART * size), errors
+
+    def find(self, rho: np.ndarray, gap: float, max_iter: int, start: np.ndarray | None = None) -> End | None:
+        """Minimise the loss with a ridge (D,); None where the gap is not reached.
+
+        Parameters to begin with (D,) may be another ridge's.
+        """
+        begun = self.parts(rho, start)
+        if begun is None:
+            return None
+        unit, problem, parts, errors = begun
+        smallest, left = max(SMALLEST * self.at_zero / unit, _TINY), self.most_rows
         for part, above, index, slope, radius in parts:
+            if part.rows.n_values > self.most_values or left < _STEPS * len(part.weight):
+                break
             try:
-                one = _One(_System(part, above), problem.rho, 0.5 * gap, smallest, radius)
+                one = _One(_System(part, above), problem.rho, 0.5 * gap, smallest, self.centre * radius)
                 curve = one.find(min(max_iter, _MAX_STEPS))
             except np.linalg.LinAlgError:
                 continue
             end = one.end
+            if end is None:
+                left -= len(curve) * len(part.weight)
             if end is not None and index is not None:
                 slope[index] = end[1]
                 end = end[0], slope
@@ -248,11 +290,47 @@ class Alike:
                 if end is None:
                     break
                 value, above_least, scores = problem.certify(*end)
-                reached = above_least / max(value, smallest)
-                if reached <= gap:
-                    curves, done = [[unit * own for own in [*curve, value]]], np.array([True])
-                    found = unit * end[0][None, None]
-                    return Solution(found, np.array([unit * value]), np.array([reached]), curves, done)
+                if above_least <= gap * max(value, smallest):
+                    curve = [unit * own for own in [*curve, value]]
+                    return End(unit * end[0], end[1], unit * value, unit * above_least, curve)
                 np.subtract(scores, 0.5 * (problem.lo + problem.hi), out=errors)
                 end = problem.resume(slope) if index is not None else None
         return None
+
+    def solve(self, rho: np.ndarray, gap: float, max_iter: int) -> Solution | None:
+        """Minimise the loss with a ridge (D,), as one of the models of `skdeep.exact.piecewise`."""
+        end = self.find(rho, gap, max_iter)
+        if end is None:
+            return None
+        reached = end.above / max(end.value, SMALLEST * self.at_zero, _TINY)
+        return Solution(
+            end.params[None, None], np.array([end.value]), np.array([reached]), [end.curve], np.array([True])
+        )
+
+
+class Violations(Alike):
+    """Models of hinges: what margins (n,), one at zero and linear in the parameters, are above zero."""
+
+    most_values, centre, size = 2**18, 0.5, 1.0
+
+    def __init__(self, rows: Rows, weight: np.ndarray):
+        at = np.full(rows.shape[0], -1.0)
+        super().__init__(rows, at, at, 0.0, 1.0, weight)
+        if rows.n_values > _MANY_VALUES:
+            self.most_rows = _MAX_LOST * len(at)
+
+    def parts(self, rho: np.ndarray, start: Any) -> tuple[float, KinkedRows, Iterable[tuple], np.ndarray] | None:
+        """Choose rows to look at, from least squares or a start, so many times as long that hinges are least."""
+        problem = KinkedRows(self.rows, self.bounds, self.costs, self.weight, rho)
+        if self.rows.n_values <= _FEW_VALUES:
+            return 1.0, problem, [(problem, None, None, None, 1.0)], np.ones(self.rows.shape[0])
+        begun = self.least_squares(rho) if start is None else (start.copy(), self.rows.Z @ start + 1)
+        if begun is None:
+            return None
+        params, errors = begun
+        change, ridge = errors - 1, 0.5 * (rho * params).dot(params)
+        values = [np.maximum(1 + own * change, 0).dot(self.weight) + own * own * ridge for own in _LENGTHS]
+        length = _LENGTHS[int(np.argmin(values))]
+        params *= length
+        errors = 1 + length * change
+        return 1.0, problem, parts_of(problem, params, errors, False), errors

@@ -111,7 +111,8 @@ class KinkedRows:
             slope[at], is_dual = within, True
             scores = Z @ params
             above, below = scores - hi, lo - scores
-            wrong = np.where(slope > 0, -above, np.where(slope < 0, -below, np.maximum(above, below)))
+            outside = np.maximum(above, below) if self.up else above  # where no slope is
+            wrong = np.where(slope > 0, -above, np.where(slope < 0, -below, outside))
             wrong[at] = 0.0
             worst = wrong.argmax()
             if wrong[worst] <= _ROUNDING:
@@ -130,6 +131,12 @@ class KinkedRows:
         return self.settle(kink, (slope > 0) | self.meet, slope)
 
 
+def near_kinks(n: int, D: int) -> int:
+    """Estimate how many rows are to be looked at first; zero where all are, since these would be most."""
+    many = int(_BAND * (n * D) ** (2 / 3))
+    return many if many <= _SHARE * n else 0
+
+
 def parts_of(problem: KinkedRows, params: np.ndarray, errors: np.ndarray, is_apart: bool) -> Iterator[tuple]:
     """Choose rows that are near kinks, from where least squares are; and all rows in the end.
 
@@ -142,8 +149,8 @@ def parts_of(problem: KinkedRows, params: np.ndarray, errors: np.ndarray, is_apa
     slopes (n,) of the losses of all others; and how far from their kinks rows are.
     """
     n, D = problem.rows.shape
-    many, sides = int(_BAND * (n * D) ** (2 / 3)), errors > 0
-    if many <= _SHARE * n:
+    many, sides = near_kinks(n, D), errors > 0
+    if many:
         half = 0.5 * (problem.hi - problem.lo)
         many = _approach(problem, params, errors, half, many)
         above, away = errors > 0, np.abs(errors) - half
@@ -155,6 +162,13 @@ def parts_of(problem: KinkedRows, params: np.ndarray, errors: np.ndarray, is_apa
             slope[near | (away < 0)] = 0.0
             before, index = errors.copy(), near.nonzero()[0]
             yield problem.part(index, slope), above[index] if has_sides else None, index, slope, radius
+            if np.array_equal(errors, before):  # nothing was found
+                many *= _FEWER
+                if many > _SHARE * n:
+                    break
+                radius = _nearest(np.abs(away), many)
+                near = np.abs(away) <= radius
+                continue
             outside = np.abs(errors) > half
             passed = outside & (errors * before < 0)
             wrong = ~near & ((outside != (away > 0)) | passed)

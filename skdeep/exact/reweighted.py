@@ -28,8 +28,9 @@ from skdeep.exact.descent import dot
 from skdeep.exact.losses import At, OfColumns, RowLoss, SquaredLoss
 from skdeep.exact.rows import Rows, SparseRows, of_all, of_both, pairs, products_pay
 
-#: Standard errors that may be left of the way.
-_ERROR = 5e-8
+#: Standard errors that may be left of the way; and in place of them, of a tolerance of gradients, where digits are
+#: dear, as they are by passes over sparse rows.
+_ERROR, _PER_TOL = 5e-8, 100.0
 #: Share of the way left by a step beyond which its Hessian is too old, and beyond which it is too long.
 _OLD, _FAR = 0.1, 0.9
 #: The same, of a method that converges; and standard errors that are lost in rounding.
@@ -40,7 +41,7 @@ _LONG = 8
 #: Share of a gradient that is left where a system is solved about.
 _FORCING = 0.03
 #: Unknowns up to which models have Hessians of their own.
-_FEW_UNKNOWNS = 128
+FEW_UNKNOWNS = 128
 #: Share of the largest curvature below which rows are left out of Hessians, which single precision is enough for.
 _FLAT = 1e-6
 #: Pivots below so large a share of the curvature along a parameter alone may be all that rounding leaves.
@@ -50,7 +51,13 @@ _MAX_VALUES = 2**16
 
 
 def refit(
-    rows: Rows, loss: RowLoss, weight: np.ndarray, rho: np.ndarray, start: np.ndarray, only_a_step: bool = False
+    rows: Rows,
+    loss: RowLoss,
+    weight: np.ndarray,
+    rho: np.ndarray,
+    start: np.ndarray,
+    tol: float = 0.0,
+    only_a_step: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Minimise the objectives of `skdeep.exact.descent` for K weights of the same rows.
 
@@ -59,19 +66,20 @@ def refit(
     C, D), and which models (K,) are at their optimum, or have taken their step; the others are anywhere.
     """
     (n_scores, n_columns), n_models = start.shape, len(weight)
-    is_many = n_columns > _FEW_UNKNOWNS and isinstance(rows, SparseRows) and rho.any()
+    is_many = n_columns > FEW_UNKNOWNS and isinstance(rows, SparseRows) and rho.any()
     if is_many and isinstance(loss, SquaredLoss) and wide.suits(rows):
         found = wide.ridge(rows, loss, weight, rho, np.full(n_models, np.inf))
         if found is not None:
             return found.params, np.isfinite(found.params).all((1, 2))
     if isinstance(loss, OfColumns) and n_scores > 1:  # as many problems of one score
-        each = [refit(rows, loss.one(c), weight, rho, start[c : c + 1], only_a_step) for c in range(n_scores)]
+        each = [refit(rows, loss.one(c), weight, rho, start[c : c + 1], tol, only_a_step) for c in range(n_scores)]
         return np.concatenate([params for params, _ in each], axis=1), np.all([arrived for _, arrived in each], axis=0)
-    if is_small(rows, loss):
+    if n_free(rows, loss) <= FEW_UNKNOWNS:
         basis = contrasts(n_scores) if loss.shift_invariant else np.eye(n_scores)
         way: Callable[..., tuple[np.ndarray, np.ndarray]] = partial(_by_newton, Hessians(rows, loss, basis))
     elif isinstance(rows, SparseRows):
-        way = partial(_by_conjugate_gradients, rows, loss)
+        # without a penalty, it is also asked whether there is an optimum
+        way = partial(_by_conjugate_gradients, rows, loss, max(_ERROR, _PER_TOL * tol * rho.any()))
     else:
         return np.repeat(start[None], n_models, axis=0), np.zeros(n_models, dtype=bool)
     parts = np.array_split(np.arange(n_models), -(-n_models * n_scores * rows.shape[0] // _MAX_VALUES))
@@ -123,9 +131,9 @@ def _by_newton(
     return basis @ params, arrived
 
 
-def is_small(rows: Rows, loss: RowLoss) -> bool:
-    """Tell whether models have so few unknowns that each has a Hessian of its own."""
-    return (loss.n_scores - loss.shift_invariant) * rows.shape[1] <= _FEW_UNKNOWNS
+def n_free(rows: Rows, loss: RowLoss) -> int:
+    """Count the unknowns of a model, but the shift of all scores that changes nothing."""
+    return (loss.n_scores - loss.shift_invariant) * rows.shape[1]
 
 
 def some(values: np.ndarray, index: np.ndarray) -> np.ndarray:
@@ -134,7 +142,13 @@ def some(values: np.ndarray, index: np.ndarray) -> np.ndarray:
 
 
 def _by_conjugate_gradients(
-    rows: SparseRows, loss: RowLoss, weight: np.ndarray, rho: np.ndarray, start: np.ndarray, n_steps: int
+    rows: SparseRows,
+    loss: RowLoss,
+    error: float,
+    weight: np.ndarray,
+    rho: np.ndarray,
+    start: np.ndarray,
+    n_steps: int,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Take Newton's steps, for which systems are solved about, by passes over the rows."""
     n_models, n_rows = weight.shape
@@ -163,7 +177,7 @@ def _by_conjugate_gradients(
         before, distance = left[alive], np.sqrt(np.maximum(dot(step, gradient), 0) * n_rows)
         rate = distance / before if count else np.ones(n_models)
         left[alive] = distance
-        arrived[alive] = distance * np.maximum(rate, _FORCING) <= _ERROR
+        arrived[alive] = distance * np.maximum(rate, _FORCING) <= error
         alive = alive[~arrived[alive] & (rate <= 1)]
         if not len(alive):
             break

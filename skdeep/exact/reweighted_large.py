@@ -1,7 +1,7 @@
-r"""Smooth objectives of dense rows with hundreds of unknowns, near the optimum of one: by L-BFGS from its Hessian.
+r"""Smooth objectives of dense rows, near the optimum of one: by L-BFGS from its Hessian.
 
 A Hessian of each would cost more than all else. The inverse at one optimum serves for all, and in single precision a
-step is a few products of matrices for twenty models at a time.
+step is a few products of matrices for thirty models at a time.
 
 Columns that a resample has no rows of, J, have another curvature there, mostly the penalty's. They are taken out of the
 inverse,
@@ -17,36 +17,42 @@ from typing import NamedTuple
 import numpy as np
 from scipy.linalg.lapack import spotrf, spotri
 
-from skdeep.exact.descent import AT_REST, Stack, descend, small_enough
-from skdeep.exact.lbfgs import LBFGS
+from skdeep.exact.descent import dot, small_enough
 from skdeep.exact.losses import OfColumns, RowLoss
-from skdeep.exact.reweighted import is_small
+from skdeep.exact.reweighted import FEW_UNKNOWNS, n_free
 from skdeep.exact.rows import Rows, SparseRows, of_both
 
-#: Unknowns up to which the inverse is no more work than what follows.
-_MAX_UNKNOWNS = 2048
+#: Unknowns up to which the inverse is no more work than what follows, and those of which Hessians cost next to nothing.
+_MAX_UNKNOWNS, _VERY_FEW = 2048, 16
 #: Scores of rows that are computed at a time.
-_MAX_VALUES = 2**18
+_MAX_VALUES = 2**19
 #: Iterations after which models are left to others.
 _MAX_ITER = 100
-#: Share of the tolerance for models that lack few rows: what they tell is a small difference.
+#: Steps that are remembered: with more of them, models whose way is far are lost more often.
+_HISTORY = 5
+#: Share of the tolerance for models that lack few rows: what they tell is a small difference. And for those of few
+#: unknowns, where digits are cheap.
 _FINER = 0.1
 #: Share of that tolerance which the rounding of a gradient may take.
 _ROUNDING = 0.1
 #: Share of its curvature below which a column has no rows in a resample.
-_GONE = 0.02
+_GONE = 0.05
 #: Share of the largest curvature that makes an inverse possible where columns determine others.
 _LITTLE = 1e-6
 #: Models by which it is known what the curvature is on average, where they are. With weak penalties it is far more than
 #: at the optimum of all rows.
-_TYPICAL = 8
+_TYPICAL = 16
 
 
-def is_large(rows: Rows, loss: RowLoss) -> bool:
-    """Tell whether weights of these rows are best solved for by what is here."""
+def is_large(rows: Rows, loss: RowLoss, rho: np.ndarray) -> bool:
+    """Tell whether weights of these rows are best solved for by what is here.
+
+    Without a penalty, Newton's steps tell as well whether there is an optimum.
+    """
     if isinstance(rows, SparseRows) or loss.piecewise or (isinstance(loss, OfColumns) and loss.n_scores > 1):
         return False
-    return not is_small(rows, loss) and loss.n_scores * rows.shape[1] <= _MAX_UNKNOWNS
+    n_unknown = n_free(rows, loss)
+    return n_unknown > (_VERY_FEW if rho.any() else FEW_UNKNOWNS) and n_unknown <= _MAX_UNKNOWNS
 
 
 class Neighbourhood:
@@ -100,21 +106,20 @@ class Neighbourhood:
         params, arrived = np.repeat(self.start[None], len(weight), axis=0), np.zeros(len(weight), dtype=bool)
         if not self._here.is_known:
             return params, arrived
-        gone, bound = self._columns_gone(weight, rho), self.tol * (_FINER if finer else 1.0)
+        is_small = n_free(*self.precisions[-1]) <= FEW_UNKNOWNS
+        gone, bound = self._columns_gone(weight, rho), self.tol * (_FINER if finer or is_small else 1.0)
         size = max(1, _MAX_VALUES // (len(self.start) * weight.shape[1]))
         for rows, loss in self.precisions:
-            left, dtype = np.flatnonzero(~arrived), rows.Z.dtype
-            for part in np.split(left, range(size, len(left), size)) if len(left) else []:
-                own, own_rho, own_params = (values[part].astype(dtype) for values in (weight, rho, params))
+            left = np.flatnonzero(~arrived)
+            looks = self._around is None and not finer and len(left) >= _TYPICAL
+            for part in filter(len, (left[:size], left[size:]) if looks else (left,)):
                 curvature = self._here if finer or self._around is None else self._around
-                directions = _Directions(curvature, [gone[k] for k in part])
-                stack, bounds = Stack(rows, loss, own, own_rho, own_params), np.full(len(part), bound)
-                found = descend(stack, directions, bounds, _MAX_ITER)
-                params[part] = found.params
-                arrived[part] = np.array(found.stopped) == AT_REST.format(bound)
-                if curvature is self._here and not finer and len(part) >= _TYPICAL:
-                    some = slice(0, _TYPICAL)
-                    around = _Curvature(self._inverse(rows.scores(found.params[some]), own[some]))
+                way = _Way(rows, loss, self.start, weight[part], rho[part], [gone[k] for k in part], curvature)
+                params[part], arrived[part] = way.followed(bound, size)
+                if looks:
+                    some, looks = part[:_TYPICAL], False
+                    scores = rows.scores(params[some].astype(rows.Z.dtype))
+                    around = _Curvature(self._inverse(scores, weight[some]))
                     self._around = around if around.is_known else self._here
         return params, arrived
 
@@ -152,8 +157,9 @@ class _Curvature:
             self._across[key] = np.linalg.pinv(block, hermitian=True).astype(np.float32) @ self.inverse[unknowns]
         return self._across[key]
 
-    def solve(self, right: np.ndarray, gone: list[_Gone | None]) -> np.ndarray:
-        """Multiply right sides (K, S), which are overwritten, by the inverse, without what each model lacks."""
+    def solve(self, gradient: np.ndarray, gone: list[_Gone | None]) -> np.ndarray:
+        """Multiply gradients (K, C, D) by the inverse, without what each model lacks."""
+        right = gradient.reshape(len(gradient), -1).astype(np.float32)
         apart = [(k, own, right[k, own.unknowns] / own.curvature) for k, own in enumerate(gone) if own is not None]
         for k, own, _ in apart:
             right[k, own.unknowns] = 0
@@ -161,26 +167,109 @@ class _Curvature:
         for k, own, values in apart:
             found[k] -= found[k, own.unknowns] @ self.across(own.unknowns)
             found[k, own.unknowns] = values
+        return found.reshape(gradient.shape).astype(gradient.dtype, copy=False)
+
+
+class _Way:
+    """The way of many models from one start to their optima: unit steps of L-BFGS, some models at a time.
+
+    Nothing is looked for along a step, since a pass over the rows costs as much as the next step does, which knows
+    more. Where a model has arrived, the next one takes its place, so that passes are always of many.
+    """
+
+    def __init__(
+        self,
+        rows: Rows,
+        loss: RowLoss,
+        start: np.ndarray,
+        weight: np.ndarray,
+        rho: np.ndarray,
+        gone: list[_Gone | None],
+        curvature: _Curvature,
+    ):
+        dtype = rows.Z.dtype
+        self.rows, self.loss, self.curvature, self.gone = rows, loss, curvature, gone
+        self.start, self.weight, self.rho = start.astype(dtype), weight.astype(dtype), rho.astype(dtype)
+        self._pull = loss.gradient(rows.scores(self.start[None]))
+        self._pairs: list[tuple[np.ndarray, ...]] = []
+
+    @np.errstate(over="ignore", invalid="ignore")  # models that are lost leave
+    def followed(self, tol: float, size: int) -> tuple[np.ndarray, np.ndarray]:
+        """Find the parameters (M, C, D) of all models, and which have arrived."""
+        params, arrived = np.repeat(self.start[None], len(self.weight), axis=0), np.zeros(len(self.weight), dtype=bool)
+        models, waiting = np.split(np.arange(len(params)), [size])
+        here, gradient, age = params[models], self._gradient(models), np.zeros(len(models), dtype=np.intp)
+        bound = np.full(len(models), tol)
+        last: tuple[np.ndarray, ...] = ()
+        while True:
+            largest = np.abs(gradient).max((1, 2))
+            done = ~np.isfinite(largest) | (age == _MAX_ITER)
+            near = np.flatnonzero((largest <= bound) & (bound == tol))
+            if len(near):  # once is enough, since so near the end the objective hardly changes
+                value = self._value(models[near], here[near])
+                bound[near] = small_enough(np.full(len(near), tol), value, here[near])
+            there = largest <= bound
+            done |= there
+            arrived[models[there]] = True
+            if done.any():
+                ended = done.nonzero()[0]
+                params[models[ended]] = here[ended]
+                filled, (new, waiting) = ended[: len(waiting)], np.split(waiting, [len(ended)])
+                if len(new):
+                    models[filled], here[filled], bound[filled], age[filled] = new, self.start, tol, 0
+                    gradient[filled] = self._gradient(new)
+                    for *_, share in self._pairs:
+                        share[filled] = 0
+                kept = np.delete(np.arange(len(models)), ended[len(filled) :])
+                if not len(kept):
+                    return params, arrived
+                if len(kept) < len(models):
+                    models, here, gradient, age, bound = (v[kept] for v in (models, here, gradient, age, bound))
+                    self._pairs = [tuple(values[kept] for values in pair) for pair in self._pairs]
+                    last = tuple(values[kept] for values in last)
+            scaled = self.curvature.solve(gradient, [self.gone[k] for k in models.tolist()])
+            if last:
+                step, change, of_change = map(np.subtract, (here, gradient, scaled), last)
+                self._remember(step, change, of_change, age > 0)
+            last = here, gradient, scaled
+            here = here + self._direction(gradient, scaled)
+            gradient, age = self._gradient(models, here), age + 1
+
+    def _gradient(self, models: np.ndarray, params: np.ndarray | None = None) -> np.ndarray:
+        """Compute gradients of some of the models, at parameters or at the start."""
+        weight, rho = self.weight[models, None], self.rho[models, None]
+        if params is None:
+            return self.rows.back(self._pull * weight) + rho * self.start
+        pull = self.loss.gradient(self.rows.scores(params))
+        pull *= weight
+        return self.rows.back(pull) + rho * params
+
+    def _value(self, models: np.ndarray, params: np.ndarray) -> np.ndarray:
+        losses = self.loss.at(self.rows.scores(params)).value
+        return np.vecdot(losses, self.weight[models]) + 0.5 * dot(params, self.rho[models, None] * params)
+
+    def _remember(self, step: np.ndarray, change: np.ndarray, of_change: np.ndarray, is_one: np.ndarray) -> None:
+        """Remember a step of some models, the change of the gradient, and that times the inverse curvature."""
+        along = dot(step, change)
+        sound = is_one & (along > np.finfo(step.dtype).eps * dot(change, change))
+        share = np.divide(1, along, out=np.zeros_like(along), where=sound)
+        self._pairs = [*self._pairs[1 - _HISTORY :], (step, change, of_change, share)]
+
+    def _direction(self, gradient: np.ndarray, scaled: np.ndarray) -> np.ndarray:
+        """Compute the direction of L-BFGS, from the inverse curvature in the size that the last step has shown."""
+        rest, found, factors = -gradient, -scaled, []
+        for step, change, of_change, share in reversed(self._pairs):
+            factor = (share * dot(step, rest))[:, None, None]
+            rest -= factor * change
+            found -= factor * of_change
+            factors.append(factor)
+        if self._pairs:
+            _, change, of_change, share = self._pairs[-1]
+            size = share * dot(change, of_change)
+            found /= np.where(size > 0, size, 1)[:, None, None]
+        for (step, change, _, share), factor in zip(self._pairs, reversed(factors), strict=True):
+            found += (factor - (share * dot(change, found))[:, None, None]) * step
         return found
-
-
-class _Directions(LBFGS):
-    """Directions of L-BFGS from a curvature of all models."""
-
-    def __init__(self, curvature: _Curvature, gone: list[_Gone | None]):
-        super().__init__(np.zeros(len(gone), dtype=np.intp))
-        self.curvature, self.gone = curvature, gone
-
-    def _look(self, stack: Stack, average: bool) -> None:
-        """Keep the curvature."""
-
-    def keep(self, models: np.ndarray) -> None:
-        super().keep(models)
-        self.gone = [self.gone[k] for k in models]
-
-    def _of_last_size(self, direction: np.ndarray, shift_invariant: bool) -> np.ndarray:
-        found = self.curvature.solve(direction.reshape(len(direction), -1).astype(np.float32), self.gone)
-        return found.reshape(direction.shape).astype(direction.dtype, copy=False)
 
 
 def _inverse(Z: np.ndarray, factor: np.ndarray, rho: np.ndarray, shift_invariant: bool) -> np.ndarray:

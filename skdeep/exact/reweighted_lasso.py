@@ -12,13 +12,13 @@ from skdeep.exact.losses import OfColumns, RowLoss
 from skdeep.exact.quadratic import FIRST, Matrix, Quadratic, minimise
 from skdeep.exact.reweighted import (
     _ERROR,
-    _FEW_UNKNOWNS,
     _LONG,
     _MAX_STEPS,
     _MAX_VALUES,
     _OLD,
     _ROUNDING,
     _SLOW,
+    FEW_UNKNOWNS,
     Hessians,
     some,
 )
@@ -43,7 +43,7 @@ def refit_lasso(
     if isinstance(loss, OfColumns) and n_scores > 1:
         each = [refit_lasso(rows, loss.one(c), weight, rho, kappa, start[c : c + 1]) for c in range(n_scores)]
         return np.concatenate([params for params, _ in each], axis=1), np.all([arrived for _, arrived in each], axis=0)
-    if n_scores * n_columns > _FEW_UNKNOWNS:
+    if n_scores * n_columns > FEW_UNKNOWNS:
         return np.repeat(start[None], n_models, axis=0), np.zeros(n_models, dtype=bool)
     hessians = Hessians(rows, loss, np.eye(n_scores))
     parts = np.array_split(np.arange(n_models), -(-n_models * n_scores * rows.shape[0] // _MAX_VALUES))

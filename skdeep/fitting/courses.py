@@ -69,11 +69,16 @@ def of_values(n_hidden: int) -> Course:
     return Course(*_COSINE, {"schedule": "cosine", "to_end": True, "auto_rate": _COSINE_RATE / max(1, n_hidden)})
 
 
-def of_classes(problem: Problem, n_classes: int, n_hidden: int) -> Course:
-    """Choose averages over steps at a constant rate, which is lower the longer training takes, and for many columns."""
+def of_classes(problem: Problem, n_classes: int, units: list[int]) -> Course:
+    """Choose averages over steps at a constant rate, which is lower the longer training takes, and for many columns.
+
+    It is also lower where a layer has more units than there are rows: all units move in a step, and what few rows have
+    in common by chance is learnt by heart in a few.
+    """
     n_columns = problem.source.shape[1]
     epochs = epochs_by_size(problem.n_rows, n_columns, n_classes)
-    rate = _RATE / ((epochs * max(n_columns, _FEW_COLUMNS)) ** 0.5 * max(1, n_hidden))
+    rate = _RATE / ((epochs * max(n_columns, _FEW_COLUMNS)) ** 0.5 * max(1, len(units)))
+    rate *= min(1.0, problem.n_observations / max([1, *units]))
     decisions = {"schedule": "constant", "to_end": True, "averages": True, "follows": True, "auto_rate": rate}
     return Course(epochs, _STEPS, clean_epochs(epochs, n_classes), decisions)
 

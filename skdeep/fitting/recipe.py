@@ -14,7 +14,7 @@ import torch
 from skdeep.data.columns import Columns
 from skdeep.data.inputs import Classifier
 from skdeep.data.problem import Problem
-from skdeep.data.splits import Folds, unit_of
+from skdeep.data.splits import Folds
 from skdeep.data.state import TrainingState
 from skdeep.engine.losses import Loss
 from skdeep.engine.networks import Network
@@ -52,10 +52,11 @@ class Member:
 
     @property
     def unit(self) -> float:
-        """The weight that counts as one row."""
+        """The weight that counts as one row: one, or their mean weight, if that is less, as where they sum to one."""
         if self.weight is None:
             return 1.0
-        return unit_of(self.weight if self.rows is None else self.weight[self.rows])
+        weight = self.weight if self.rows is None else self.weight[self.rows]
+        return min(1.0, float(weight[weight > 0].mean()))
 
     @property
     def mean_weight(self) -> float:

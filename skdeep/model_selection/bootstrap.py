@@ -42,8 +42,10 @@ def bootstrap_coefficients(
 
     Of n rows, a resample is n draws with replacement: row i was drawn :math:`m_i` times, and the classifier is trained
     with the weights :math:`m_i w_i`. Each ends where ``fit`` with these weights and a small ``tol`` would end: the
-    classifier is solved to its optimum, so that nothing but the rows makes coefficients vary. With more than 128 free
-    coefficients on dense rows, it is solved to the estimator's own ``tol``.
+    classifier is solved to its optimum, so that nothing but the rows makes coefficients vary. With a smooth penalty on
+    dense rows, more than 16 free coefficients are solved for to a tenth of the estimator's own ``tol`` (some thousandth
+    of a standard error), more than 128 to this ``tol``; of sparse rows, with the default ``tol``, to a hundredth of a
+    standard error.
 
     The intervals are about what the classifier estimates, penalty included: with a strong one, coefficients are near
     zero and vary little. Those of an L1 norm are often exactly zero, about which a bootstrap says little. For the

@@ -18,6 +18,7 @@ from skdeep.compat.sklearn import _MultimetricScorer, _num_samples
 from skdeep.data.conversion import as_plain
 from skdeep.data.inputs import Data
 from skdeep.data.labels import missing_of, unboxed
+from skdeep.data.stored import in_memory
 from skdeep.estimators.base import BaseTorchClassifier
 from skdeep.fitting.losses import levels_of
 from skdeep.model_selection.comparison import Comparison
@@ -68,6 +69,7 @@ def compare(
         are "ridge", "hgb", "linear", "mlp", "ensemble" and "dummy"; whole numbers are values if more than 30 differ, of
         which more than a tenth have fewer than five rows.
     X : {array-like, sparse matrix} of shape (n_samples, n_features)
+        An array in a file (Zarr, h5py, Dask, xarray) is read as a whole.
         Not needed for scores that are there.
     y : array-like of shape (n_samples,)
     cv : int, splitter or iterable of splits, default=None
@@ -134,6 +136,7 @@ def compare(
         reference = _named(list(contestants), reference)
         found = compare_past(contestants, reference, scoring, cv, None if X is None else (X, y, groups))
     else:
+        X = in_memory(X)
         if y is not None:
             y = as_plain(y)
         models = _models(contestants, X, y)

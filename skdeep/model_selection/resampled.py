@@ -249,12 +249,12 @@ class Near:
             return params, arrived
         if self.around is not None:
             return self.around.refit(shares, rho, finer=only_a_step)
-        return refit(self.rows, self.loss, shares, rho, self.start, only_a_step)
+        return refit(self.rows, self.loss, shares, rho, self.start, self.member.progress.tol, only_a_step)
 
     def come_to_optimum(self, weight: np.ndarray) -> tuple[Found, np.ndarray]:
         """Let models begin at the optimum for a weight (n,), if it is found; return where they do, and whether."""
-        if self.smooth and is_large(self.rows, self.loss):
-            (share,), (rho,), _ = self.objectives(weight[None])
+        (share,), (rho,), _ = self.objectives(weight[None])
+        if self.smooth and is_large(self.rows, self.loss, rho):
             tol = self.member.progress.tol * self.recipe.loss.slope
             self.around = Neighbourhood(self.rows, self.loss, share, rho, self.start, tol)
         params, arrived = self.solved(weight[None])
@@ -301,8 +301,11 @@ class Near:
         return rows_of(self.problem, self.first, None, self.variables)
 
     @cached_property
-    def _squares(self) -> np.ndarray:
-        return np.square(self.rows.take(np.arange(self.rows.shape[0])))
+    def _from_medians(self) -> tuple[np.ndarray, np.ndarray]:
+        """Medians (d,) of columns, or zero where these are not centred; and the differences from them (n, d)."""
+        columns = self.rows.take(np.arange(self.rows.shape[0]))[:, : len(self.variables.scale)]
+        median = np.median(columns, 0) if self.first.center is not None else np.zeros(columns.shape[1])
+        return median, columns - median
 
     def _units(self, weights: np.ndarray, shares: np.ndarray) -> np.ndarray | float:
         """Find the units of the penalty in each model's columns: their sizes, if it is one of standardised columns."""
@@ -319,13 +322,15 @@ class Near:
             return sizes
         if self.first.unit is None:
             return 1.0
-        d, centered = len(self.variables.scale), self.first.center is not None
-        square = (shares @ self._squares)[:, :d]
-        mean = self.rows.back(shares)[:, :d] if centered else 0.0
+        median, moved = self._from_medians
+        scale, center = self.variables.scale, self.variables.center
+        square, mean = shares @ np.square(moved), shares @ moved if self.first.center is not None else 0.0
         variance = square - np.square(mean)
-        sizes, sure = np.sqrt(np.maximum(variance, 0)) / self.variables.scale, variance > _CONSTANT * square
-        if not sure.all():  # some may be constant
-            unsure = ~sure.all(0)
+        # rows that all have the median are told apart from others without rounding
+        constant = np.maximum(np.abs(center + median / scale), 1.0)
+        sizes = np.where(square > 0, np.sqrt(np.maximum(variance, 0)) / scale, constant)
+        unsure = ((square > 0) & (variance <= _CONSTANT * square)).any(0)
+        if unsure.any():
             sizes[:, unsure] = self._measured(weights, unsure)
         sizes[:, indicators] = 1.0
         return sizes

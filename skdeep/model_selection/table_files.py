@@ -47,6 +47,9 @@ def read(path: Path, encoding: str = "utf-8") -> tuple[Any, list[str]]:
         table = pandas.read_csv(path, **options)
         if separator != "," and any(_has_decimal_commas(table[name]) for name in table.columns):
             table = pandas.read_csv(path, decimal=",", **options)
+        if not table.index.equals(pandas.RangeIndex(len(table))):  # pandas has moved all columns by what is too much
+            n_fields = len(headings) + table.index.nlevels
+            raise pandas.errors.ParserError(f"Expected {len(headings)} fields, saw {n_fields}")
     except pandas.errors.EmptyDataError as error:
         raise ValueError(f"{path} is empty.") from error
     except (UnicodeError, LookupError) as error:
@@ -89,7 +92,7 @@ def _has_decimal_commas(column: Any) -> bool:
 
 def _numbers_of(column: Any, are_commas_decimal: bool) -> Any:
     """Make numbers of a column of texts, if all are written in one way, the likelier one first; None if not."""
-    texts = column.str.strip().str.replace(_AROUND, "", regex=True)
+    texts = column.str.strip().str.replace("\N{MINUS SIGN}", "-").str.replace(_AROUND, "", regex=True)
     units = texts.str.extract(_UNIT, expand=False).str.strip()
     kinds_of_units = units.str.replace("M", "mega").str.lower().nunique()  # "KG" is "kg", and "MW" is not "mW"
     if units.notna().sum() == texts.notna().sum() and kinds_of_units == 1:

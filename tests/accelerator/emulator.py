@@ -233,9 +233,9 @@ class Graph:
             if storage.data_ptr() not in self._own and storage.data_ptr() not in self._before:
                 self._before[storage.data_ptr()] = storage, storage.clone()
 
-    def add(self, function, args, kwargs, result) -> None:
-        """Add an operation that has been done."""
-        known = {id(value) for value in _tensors([*args, *kwargs.values()])}
+    def add(self, function, args, kwargs, tensors, result) -> None:
+        """Add an operation on some tensors that has been done."""
+        known = set(map(id, tensors))
         new = [value for value in _tensors([result]) if isinstance(value, Remote) and id(value) not in known]
         if not _facts(function)[2]:  # a view has the memory of another
             self._own |= {value.held.untyped_storage().data_ptr() for value in new}
@@ -327,26 +327,21 @@ def _record_stream(tensor, stream) -> None:
 
 
 def _run(function, args, kwargs):
-    _stream.read(value for value in _tensors([*args, *kwargs.values()]) if isinstance(value, Remote))
-    result = _recorded(function, args, kwargs)
+    tensors = _tensors([*args, *kwargs.values()])
+    remote = [value for value in tensors if isinstance(value, Remote)]
+    _stream.read(remote)
+    if _recording is not None:
+        _recording.keep(function, args, kwargs)
+    result = _done(function, args, kwargs, tensors, remote)
+    if _recording is not None:
+        _recording.add(function, args, kwargs, tensors, result)
     _stream.note(value for value in _tensors([result]) if isinstance(value, Remote))
     return result
 
 
-def _recorded(function, args, kwargs):
-    if _recording is None:
-        return _done(function, args, kwargs)
-    _recording.keep(function, args, kwargs)
-    result = _done(function, args, kwargs)
-    _recording.add(function, args, kwargs, result)
-    return result
-
-
-def _done(function, args, kwargs):
+def _done(function, args, kwargs, tensors, remote):
     if function is torch.ops.prim.layout.default:
         return args[0].held.layout
-    tensors = _tensors([*args, *kwargs.values()])
-    remote = [value for value in tensors if isinstance(value, Remote)]
     wanted = kwargs.get("device")
     if not remote and not _is_remote(wanted):
         return function(*args, **kwargs)
