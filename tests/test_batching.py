@@ -332,7 +332,8 @@ def test_batches_of_sparse_rows_hold_a_value_for_each_column(n_rows, density, ex
         model.set_params(solver="sgd")
         model.n_outputs_, model.n_features_in_, model._target_is_multilabel = 3, 10, False
     source = sparse.csr_array((n_rows, 10))
-    problem = SimpleNamespace(n_rows=n_rows, density=density, source=source, indicators=slice(0, 0))
+    problem = SimpleNamespace(n_rows=n_rows, n_observations=n_rows, density=density, source=source)
+    problem.indicators = slice(0, 0)
     assert clf._recipe(problem, False, False).batch_rows == expected
     assert reconfigured(clf, batch_size=64)._recipe(problem, False, False).batch_rows == 64
     # whose steps are more than passes over the first weights
