@@ -1085,7 +1085,8 @@ def test_intervals_of_few_rows_do_not_rest_on_luck():
     assert 0.865 < np.mean(covered) < 0.94
     errors = np.abs(values[:60] - model.oof_prediction_)
     each = np.stack([member.predict(rows[:60]) for member in model.estimators_])
-    averaged_out = (np.quantile(np.abs(each - each.mean(0)), 0.9) / np.quantile(errors, 0.9)) ** 2
+    differ, large = (np.quantile(part, 0.9, method="inverted_cdf") for part in (np.abs(each - each.mean(0)), errors))
+    averaged_out = (differ / large) ** 2
     assert 0.01 < averaged_out < 0.5
     expected = errors * np.sqrt((1 + 8 * 8 / 60) * (1 - averaged_out))
     np.testing.assert_allclose(model._nonconformity[0][:, 0], expected, rtol=1e-6)
@@ -1168,3 +1169,46 @@ def test_nothing_learnt_is_lost(model):
     with pytest.raises(ValueError, match="columns"):
         model.set_params(warm_start=True).fit(X, np.stack([Y, Y, Y], 1))
     np.testing.assert_array_equal(model.predict(X), before)
+
+
+@pytest.mark.parametrize("size", [1e160, 1e300, 1e-170])
+@pytest.mark.parametrize(
+    "model",
+    [
+        LinearRegressor(),
+        MLPRegressorTorch(max_iter=20, early_stopping=True, random_state=0),
+        MLPEnsembleRegressor(max_iter=5, random_state=0),
+    ],
+    ids=["linear", "network", "ensemble"],
+)
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_targets_whose_squares_are_no_numbers(model, size):
+    """R² of them was none, and ensembles refused them."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(120, 3))
+    y = X[:, 0] + 0.1 * rng.normal(size=120)
+    huge, plain = clone(model).fit(X, size * y), clone(model).fit(X, y)
+    assert huge.score(X, size * y) == pytest.approx(plain.score(X, y), abs=5e-3) and plain.score(X, y) > 0.8
+    two = np.column_stack([y, -y])
+    assert huge._score_of(size * two, 0.9 * size * two, None) == pytest.approx(huge._score_of(two, 0.9 * two, None))
+    if isinstance(model, MLPEnsembleRegressor):
+        assert huge.oof_score_ == pytest.approx(plain.oof_score_, abs=5e-3)
+        low, high = huge.predict_interval(X).T
+        assert (low < high).all() and np.isfinite(high).all()
+
+
+def test_intervals_of_uneven_weights_are_of_as_many_rows_as_tell_as_much():
+    """Half of the rows, of which each counts next to nothing, tell nothing of how much members err."""
+    generator = np.random.default_rng(0)
+    rows = generator.normal(size=(120, 3))
+    values = rows[:, 0] + np.where(np.arange(120) < 61, 0.2, 5.0) * generator.normal(size=120)
+    weight = np.where(np.arange(120) < 61, 1.0, 1e-9)
+    model = MLPEnsembleRegressor(4, (16,), max_iter=5, random_state=0)
+    model.fit(rows, values, weight)
+    errors = np.abs(values - model.oof_prediction_)[:61]
+    each = np.stack([member.predict(rows[:61]) for member in model.estimators_])
+    differ, large = (np.quantile(part, 0.9, method="inverted_cdf") for part in (np.abs(each - each.mean(0)), errors))
+    expected = errors * np.sqrt((1 + 8 * 4 / 61) * (1 - (differ / large) ** 2))
+    np.testing.assert_allclose(model._nonconformity[0][:61, 0], expected, rtol=1e-6)
+    width = np.ptp(model.predict_interval(rows[:1])) / 2
+    assert width == pytest.approx(np.sort(expected)[int(np.ceil(0.9 * 62)) - 1])  # of 61 rows, and one

@@ -34,31 +34,27 @@ class Columns:
     (d,).
     """
 
-    weight: np.ndarray  # total, of the rows seen, where they are not missing (NaN)
-    missing: np.ndarray  # total weight of the rows where they are
-    mean: np.ndarray  # of dense columns; zero for sparse ones
+    weight: np.ndarray  # total, of the rows seen, where they are not missing (NaN); of sparse ones, where not zero
+    missing: np.ndarray  # total weight of the other rows
+    mean: np.ndarray  # of the values in these rows
     deviation: np.ndarray  # the like: no variance, for a square may overflow
     largest: np.ndarray  # magnitude in sparse columns; zero for dense ones
     #: By how much, relative to its size, a column may vary and still be taken for constant: a unit of the last place
     #: of X's dtype, and ten of float64's, in which numbers are computed more often than stored.
     rounding: float
-    square: float = 0.0  # mean squared length of sparse rows; zero for dense ones
 
     @classmethod
     def measure(cls, rows: DenseRows | SparseRows, subset: np.ndarray | None, weight: np.ndarray | None) -> Columns:
         """Measure the rows in `subset` (None: all), a chunk at a time."""
         rows, rounding = _in_own_dtype(rows)
-        if isinstance(rows, SparseRows):
-            mass, largest, square = _sizes_of_sparse(rows, subset, weight)
-            zero = np.zeros(rows.n_features)
-            return cls(zero + mass, zero, zero, zero, largest, rounding, square)
         total: Columns | None = None
         of_chunk = _CACHED_VALUES if rows.home.type == "cpu" else _CHUNK_VALUES
-        step = max(_CHUNK_ROWS, of_chunk // rows.n_features)
+        are_sparse = isinstance(rows, SparseRows)
+        step = max(1, MAX_VALUES // rows.row_values) if are_sparse else max(_CHUNK_ROWS, of_chunk // rows.n_features)
         for X, index in _parts_of(rows, subset, step):
             w = np.ones(len(X)) if weight is None else weight[index]
             if w.any():
-                (chunk,) = cls._of_chunk(X, w[None], rounding)
+                chunk = cls._of_sparse(X, w, rounding) if are_sparse else cls._of_chunk(X, w[None], rounding)[0]
                 total = chunk if total is None else total.merged(chunk)
         assert total is not None  # there is at least one row
         return total
@@ -93,6 +89,23 @@ class Columns:
             mean, deviation = (np.where(known > 0, moment, 0.0) for moment in (mean, deviation))
         each = zip(mass * known, mass * missing, mean, deviation, strict=True)
         return [cls(*own, zero, rounding) for own in each]
+
+    @classmethod
+    def _of_sparse(cls, X: Tensor, weight: np.ndarray, rounding: float) -> Columns:
+        """Measure the values other than zero of some rows (n, d)."""
+        if X.layout is not torch.sparse_csr:
+            X = X.to_sparse_csr()
+        d, columns, values = X.shape[1], X.col_indices().cpu().numpy(), to_numpy64(X.values())
+        w = np.repeat(weight, np.diff(X.crow_indices().cpu().numpy())) * (values != 0)
+        largest = np.zeros(d)
+        np.maximum.at(largest, columns, np.abs(values))
+        unit = np.where(largest > 0, largest, 1.0)
+        known = np.bincount(columns, w, d)
+        mass, values = np.where(known > 0, known, 1.0), values / unit[columns]
+        mean = np.bincount(columns, w * values, d) / mass
+        square = np.bincount(columns, w * np.square(values - mean[columns]), d) / mass
+        missing = np.maximum(weight.sum() - known, 0.0)
+        return cls(known, missing, unit * mean, unit * np.sqrt(square), largest, rounding)
 
     @classmethod
     def of_models(
@@ -144,7 +157,6 @@ class Columns:
             ),
             np.maximum(self.largest, other.largest),
             max(self.rounding, other.rounding),
-            self.square + float(share[0]) * (other.square - self.square) if len(share) else 0.0,
         )
 
     def indicators(self, index: np.ndarray) -> Columns:
@@ -213,27 +225,6 @@ def _parts_of(
         part = slice(start, start + step)
         index = part if subset is None else subset[part]
         yield rows.take(index if isinstance(index, slice) else torch.from_numpy(index)), index
-
-
-def _sizes_of_sparse(
-    rows: SparseRows, subset: np.ndarray | None, weight: np.ndarray | None
-) -> tuple[float, np.ndarray, float]:
-    """Compute the weight of sparse rows, the largest magnitude in each column, and the mean squared length of rows."""
-    largest = torch.zeros(rows.n_features, dtype=rows.dtype, device=rows.device)
-    mass = total = 0.0
-    for X, index in _parts_of(rows, subset, max(1, MAX_VALUES // rows.row_values)):
-        w = np.ones(len(X)) if weight is None else weight[index]
-        if X.layout is torch.sparse_csr:
-            columns, values = X.col_indices().long(), X.values()
-            of_values = np.repeat(w, np.diff(X.crow_indices().cpu().numpy()))
-        else:
-            columns, values = torch.arange(X.shape[1], device=X.device).expand_as(X).flatten(), X.flatten()
-            of_values = np.repeat(w, X.shape[1])
-        largest.scatter_reduce_(0, columns, values.abs(), "amax")
-        with np.errstate(over="ignore", invalid="ignore"):  # what has no number is not short
-            total += float(of_values @ np.square(to_numpy64(values)))
-        mass += float(w.sum())
-    return mass, to_numpy64(largest), total / mass
 
 
 def _as_arrays(X: Tensor, share: np.ndarray) -> tuple[Any, Any, Any]:

@@ -20,13 +20,15 @@ from skdeep.solvers.closed_form import rounding
 _NOTHING, _FLAT = 1e-16, 1e-4
 #: Strength of a penalty beyond which it is meant to flatten columns of the order of one.
 _LARGE = 10.0
+#: Factor by which values of sparse columns may differ from those of others and still be of one kind with them.
+_ONE_KIND = 3.0
 
 
 def change_of_variables(
     problem: Problem,
     columns: list[Columns],
     penalty: ElasticNet,
-    full: np.ndarray,
+    power: np.ndarray,
     curvature: float,
     *,
     fit_intercept: bool,
@@ -37,10 +39,10 @@ def change_of_variables(
 
     Raise where nothing is left of a column beside the penalty, or in closed form beside the others.
 
-    Of models whose penalty is in units of the columns, `full` (K,) is the mean squared length of sparse rows from which
-    these units are one; NaN for models whose penalty is on the columns as they are. The `curvature` is the loss's. With
-    `fit_intercept`, dense columns are centred. In an `exact`, closed form, all columns have one factor, and only their
-    penalty has a unit.
+    Of models whose penalty is in units of the columns, these grow by a `power` (K,) of the length of sparse rows; it is
+    NaN for models whose penalty is on the columns as they are. The `curvature` is the loss's. With `fit_intercept`,
+    dense columns are centred. In an `exact`, closed form, all columns have one factor, and only their penalty has a
+    unit.
     """
     sparse = issparse(problem.source)
     centered = fit_intercept and not sparse
@@ -48,13 +50,12 @@ def change_of_variables(
     frame = problem.see(columns[0], sizes[0], centered, products, same_factor=exact)
     factor, origin = (1.0, 0.0) if frame is None else (frame.factor, frame.origin)
     sizes *= factor
-    own_units = ~np.isnan(full)
+    own_units = ~np.isnan(power)
     of_penalty_units = sizes.copy()
+    if sparse and own_units.any():
+        has_levels = problem.indicators.start < problem.indicators.stop
+        of_penalty_units = factor * units_of_sparse(columns, fit_intercept, np.nan_to_num(power), has_levels)
     of_penalty_units[:, problem.indicators] = 1.0  # a rare level is to be worth no more than a frequent one
-    if sparse:  # as they are, unless rows are short
-        unit = unit_of_short_rows(np.array([c.square for c in columns]), full)
-        own_units &= (unit < 1) & (problem.indicators.start == problem.indicators.stop)
-        of_penalty_units[...] = factor * unit[:, None]
     units = np.where(own_units[:, None], of_penalty_units, factor)
     ridge, slopes = penalty.curvature(), penalty.alpha * penalty.l1_ratio
     if ridge.ndim == 2:  # of each score: the columns are the same for all
@@ -78,10 +79,28 @@ def change_of_variables(
     }
 
 
-def unit_of_short_rows(square: np.ndarray, full: float | np.ndarray) -> np.ndarray:
-    """Compute the unit of the penalty on sparse rows of mean squared lengths (K,): one, unless they are short."""
-    short = (square > 0) & (square < full)
-    return np.sqrt(np.divide(square, full, out=np.ones_like(square), where=short))
+def units_of_sparse(columns: list[Columns], centered: bool, power: np.ndarray, as_dense: bool) -> np.ndarray:
+    """Compute the units of the penalty on sparse columns, (K, d), by the deviations (`centered`) or sizes of values.
+
+    A column that is zero in few rows has the unit that it has as a dense one; so has any, `as_dense`. Of others, which
+    are worth no more for being rare, it is what columns of their kind have for the root mean square of values other
+    than zero. It grows by a `power` (K,) of the length that rows have in these, of what is not in all of them.
+    """
+    known, missing, mean, deviation = (
+        np.array([getattr(c, name) for c in columns]) for name in ("weight", "missing", "mean", "deviation")
+    )
+    filled = known / (known + missing)
+    magnitude, rounding = np.hypot(deviation, mean), np.array([[c.rounding] for c in columns])
+    size = np.hypot(deviation, np.sqrt(1 - filled) * mean) if centered else magnitude
+    constant = size <= rounding * magnitude
+    size = np.where(constant, np.where(magnitude > 0, magnitude, 1.0), size)
+    if as_dense:
+        return size * np.where(constant, 1.0, np.sqrt(filled))
+    size, partly = np.log(size), filled * (1 - filled)
+    total = partly.sum(1, keepdims=True)
+    typical = (partly * size).sum(1, keepdims=True) / np.where(total > 0, total, 1.0)
+    free = np.log(_ONE_KIND) * (1 - filled)
+    return np.exp(np.clip(typical, size - free, size + free)) * np.sqrt(1 + total) ** power[:, None]
 
 
 def _check_penalty(sizes: np.ndarray, strengths: np.ndarray, varying: np.ndarray) -> None:

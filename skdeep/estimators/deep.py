@@ -19,7 +19,7 @@ from skdeep.fitting.recipe import Member, values
 from skdeep.fitting.settings import SOLVERS, Solver, solver_name
 
 #: Rows of a batch of a perceptron, by default: a hundredth of all, within these bounds.
-_BATCH_ROWS = 64, 256
+BATCH_ROWS = 64, 256
 #: Rows below which noise is learnt by heart, whatever the number of columns.
 _FEW_ROWS = 300
 #: Penalties beyond this have no room in single precision, with the squares of coefficients.
@@ -79,7 +79,7 @@ class NeuralNet(BaseTorchEstimator):
 
     def _auto_alpha(self, n_rows: np.ndarray, n_columns: float) -> np.ndarray:
         """Choose the strengths of ``alpha="auto"`` in batches of the automatic size, given rows and columns."""
-        scarcity = np.maximum(_FEW_ROWS / np.maximum(n_rows, _BATCH_ROWS[0]), 1.0)
+        scarcity = np.maximum(_FEW_ROWS / np.maximum(n_rows, BATCH_ROWS[0]), 1.0)
         return 0.5 * np.sqrt(np.minimum(n_columns / n_rows, 1.0)) * scarcity
 
     def _check_same_objective(self, what: str) -> None:
@@ -118,7 +118,7 @@ class NeuralNetClassifier(NeuralNet, BaseTorchClassifier):
 
 def rows_of_batches(n_rows: np.ndarray | int) -> np.ndarray:
     """Choose the rows of a batch of a perceptron."""
-    return np.clip(n_rows // 100, *_BATCH_ROWS)
+    return np.clip(n_rows // 100, *BATCH_ROWS)
 
 
 def strengths(

@@ -14,10 +14,11 @@ alpha : float or "auto", default="auto"
     SGDClassifier is the same. "auto" is what these do with ``C=1`` behind a StandardScaler:
     :math:`\\frac{1}{\\sum_i w_i} R(W \\,\\mathrm{diag}(\\sigma))` with the columns' standard deviations :math:`\\sigma`
     (weighted; root mean squares if ``fit_intercept=False``). With ``standardize=False``, all columns count as they are.
-    With True, so do sparse ones, whose scale is information, unless rows are short, which need larger coefficients:
-    where their mean squared length q is below 10 (tf-idf: 1), :math:`\\sigma = \\sqrt{q / 10}`, except for squared
-    hinges. In ``partial_fit``, the sums run over all rows so far. For plain hinges it is five times as much, as with
-    less their optimum predicts worse; and 5 takes the place of 10.
+    In sparse ones, a column that is zero in most rows is to be worth no more than others: there :math:`\\sigma` is that
+    of its values, :math:`\\sigma_j / \\sqrt{p_j}` of a share :math:`p_j` that is not zero; and as differences in scale
+    are information (tf-idf), it is the geometric mean of all columns, each counted :math:`p_j (1 - p_j)` times, within
+    a factor of :math:`3^{1 - p_j}` of its own. In ``partial_fit``, the sums run over all rows so far. For plain hinges
+    it is five times as much, as with less their optimum predicts worse.
 """
 
 RIDGE_ALPHA = """\
@@ -30,6 +31,9 @@ alpha : float or "auto", default="auto"
     Weight of the penalty. Ridge's ``alpha`` is ``alpha * n_samples``; Lasso's, ElasticNet's, QuantileRegressor's and
     PoissonRegressor's are the same. "auto" is 1 / n_samples (of weights) for columns in units of their standard
     deviations and targets in units of theirs: what Ridge does with ``alpha=1`` behind a StandardScaler, for squares.
+    Sparse columns have the units that they have in classifiers (of values other than zero, a share :math:`p_j` of all,
+    and of all columns, within a factor of :math:`3^{1 - p_j}`), times :math:`\\sqrt{1 + \\sum_j p_j (1 - p_j)}`, so
+    that of tf-idf it is about what Ridge does with ``alpha=1``.
 """
 
 _PENALTY = """\

@@ -9,6 +9,7 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
+from skdeep.data.bins import quantiles
 from skdeep.data.inputs import Data, OutputSpace, to_numpy
 from skdeep.data.problem import Problem
 from skdeep.estimators.docs import ENSEMBLE, document_deep_regressor
@@ -16,9 +17,9 @@ from skdeep.estimators.ensemble import OfMembers, PerceptronEnsemble
 from skdeep.estimators.mlp_regressor import MLPRegressorTorch, PerceptronRegressor
 from skdeep.fitting.losses import levels_of
 
-#: Rows that say by how much members differ; the quantile of errors, and of differences, that is compared; and the
-#: largest part of squared errors that differences are taken for.
-_SPREAD_ROWS, _LARGE, _MOST_AVERAGED = 1000, 0.9, 0.5
+#: Rows that say by how much members differ; into how many parts errors, and differences, are divided, of which the
+#: largest begins where they are compared; and the largest part of squared errors that differences are taken for.
+_SPREAD_ROWS, _PARTS, _MOST_AVERAGED = 1000, 10, 0.5
 
 
 @document_deep_regressor(**ENSEMBLE)
@@ -126,23 +127,26 @@ class MLPEnsembleRegressor(PerceptronEnsemble, PerceptronRegressor):
         else:
             found = np.abs(values - predicted)
         counted = np.isfinite(found).all(1)
-        weight = np.ones(len(found)) if weight is None else weight
+        weight = np.ones(len(found)) if weight is None else weight / weight.max()
         counted &= weight > 0
-        found = found[counted]
+        found, weight = found[counted], weight[counted]
         if len(found) and not levels_of(self.loss):
-            found *= np.sqrt(luck * (1 - self._averaged_out(found, of_members, np.flatnonzero(counted))))
-        self._nonconformity = found, weight[counted]
+            found *= np.sqrt(luck * (1 - self._averaged_out(found, weight, of_members, np.flatnonzero(counted))))
+        self._nonconformity = found, weight
 
-    def _averaged_out(self, errors: np.ndarray, of_members: OfMembers, rows: np.ndarray) -> np.ndarray:
+    def _averaged_out(
+        self, errors: np.ndarray, weight: np.ndarray, of_members: OfMembers, rows: np.ndarray
+    ) -> np.ndarray:
         """Compute which share of a member's squared errors (n, C) the mean of all is without: by what members differ.
 
         By quantiles, for a few errors may be as large as all others together.
         """
-        some = rows[:: max(1, len(rows) // _SPREAD_ROWS)]
+        every = slice(None, None, max(1, len(rows) // _SPREAD_ROWS))
+        some = rows[every]
         each = np.stack([to_numpy(self._predicted(scores)).reshape(len(some), -1) for scores in of_members(some)])
         each = each.astype(np.float64)
-        differ = np.abs(each - each.mean(0)).reshape(-1, errors.shape[1])
-        differ, errors = (np.quantile(part, _LARGE, axis=0) for part in (differ, errors))
+        differ, of_some = np.abs(each - each.mean(0)).reshape(-1, errors.shape[1]), np.tile(weight[every], len(each))
+        differ, errors = quantiles(differ, of_some, _PARTS)[:, -2], quantiles(errors, weight, _PARTS)[:, -2]
         share = np.square(np.divide(differ, errors, out=np.zeros_like(errors), where=errors > 0))
         return np.minimum(share, _MOST_AVERAGED)
 
@@ -150,13 +154,13 @@ class MLPEnsembleRegressor(PerceptronEnsemble, PerceptronRegressor):
         r"""Predict intervals that have the target in them with a probability.
 
         Around the prediction, they are as wide as the share `coverage` of the out-of-fold errors is at most
-        (cross-conformal prediction; Vovk, 2015), times :math:`\sqrt{1 + 8 / m}` of folds of m rows each, since a member
-        keeps the epoch that is best for its own fold (Akaike, 1974), and :math:`\sqrt{1 - a}`, as the mean prediction
-        is without the share a of squared errors by which members differ (Krogh & Vedelsby, 1995). With the loss
-        `Quantile` of a list of levels, they go from the lowest quantile to the highest, and so far beyond on both sides
-        as out-of-fold targets were beyond theirs (Romano, Patterson & Candès, 2019), so that the width depends on x. Of
-        n rows that are exchangeable with new ones, the quantile is the :math:`\lceil (n + 1)\, coverage \rceil`-th
-        smallest.
+        (cross-conformal prediction; Vovk, 2015), times :math:`\sqrt{1 + 8 / m}` of folds of m rows each (of uneven
+        weights, as many as tell as much), since a member keeps the epoch that is best for its own fold (Akaike, 1974),
+        and :math:`\sqrt{1 - a}`, as the mean prediction is without the share a of squared errors by which members
+        differ (Krogh & Vedelsby, 1995). With the loss `Quantile` of a list of levels, they go from the lowest quantile
+        to the highest, and so far beyond on both sides as out-of-fold targets were beyond theirs (Romano, Patterson &
+        Candès, 2019), so that the width depends on x. Of n rows that are exchangeable with new ones, the quantile is
+        the :math:`\lceil (n + 1)\, coverage \rceil`-th smallest.
 
         Parameters
         ----------
@@ -193,10 +197,12 @@ class MLPEnsembleRegressor(PerceptronEnsemble, PerceptronRegressor):
 
 
 def _quantile(errors: np.ndarray, weight: np.ndarray, coverage: float) -> float:
-    """Find the smallest error that the share of the weight, with one row more that is infinite, does not exceed."""
+    """Find the smallest error that the share of the weight, with one row more that is infinite, does not exceed.
+
+    Of uneven weights, the weight of a row that is drawn by them is above their mean.
+    """
     order = np.argsort(errors)
-    unit = weight[weight > 0].mean()
     reached = np.cumsum(weight[order])
-    wanted = coverage * (reached[-1] + unit)
+    wanted = coverage * (reached[-1] + np.square(weight).sum() / reached[-1])
     at = int(np.searchsorted(reached, wanted * (1 - 1e-12)))
     return float(errors[order[at]]) if at < len(errors) else np.inf

@@ -14,8 +14,6 @@ from skdeep.estimators.prediction import ScoresMixin
 
 #: What alpha="auto" is for plain hinges, times the weight of the rows.
 _AUTO_ALPHA = 5.0
-#: Mean squared length from which sparse rows count as they are: below, it is 1/n for rows of length one.
-_FULL_ROWS = 5.0
 #: Most classes of which hinges of rivals are solved to their optimum: it takes ten times as long as steps with 100.
 _MANY_CLASSES = 48
 
@@ -88,11 +86,6 @@ class HingeClassifier(ScoresMixin, LinearClassifier):
     def _auto_alpha(self) -> float:  # type: ignore[override]
         # the optimum of hinges predicts best under a stronger penalty than mini-batches that end near it
         return _AUTO_ALPHA if self.loss == "hinge" else 1.0
-
-    @property
-    def _full_rows(self) -> float:  # type: ignore[override]
-        # squared ones gain nothing by it
-        return _FULL_ROWS if self.loss == "hinge" else 0.0
 
     def _is_certificate_cheap(self, problem: Problem, loss: Loss) -> bool:
         is_small = self.n_outputs_ <= _MANY_CLASSES or self.multi_class == "ovr"

@@ -25,7 +25,7 @@ from skdeep.engine.rows import as_tensor
 from skdeep.engine.values import SquaredValues
 from skdeep.estimators.base import BaseTorchClassifier, BaseTorchEstimator
 from skdeep.exact.rows import products_pay
-from skdeep.fitting.choices import batch_rows, choose, epochs_of
+from skdeep.fitting.choices import batch_rows, choose, epochs_of, filled_rows
 from skdeep.fitting.coordinates import by_rows
 from skdeep.fitting.exactly import fits_memory, is_certified, takes_targets
 from skdeep.fitting.recipe import Member, Recipe, as_numbers, column_statistics, starting_scores, total_weights, values
@@ -74,8 +74,8 @@ class LinearModel(SparseCoefMixin, BaseTorchEstimator):
 
     #: What alpha="auto" is, times the weight of the rows.
     _auto_alpha: ClassVar[float] = 1.0
-    #: Mean squared length from which sparse rows count as they are; those that are shorter need larger coefficients.
-    _full_rows: ClassVar[float] = 0.0
+    #: Power of the length of sparse rows by which the units of their columns grow in the penalty of alpha="auto".
+    _length_power: ClassVar[float] = 1.0
     _coef_attribute = "coef_"
     _parameters = frozenset({"coef_", "intercept_"})
     _exact_solvers = FULL_BATCH
@@ -112,9 +112,7 @@ class LinearModel(SparseCoefMixin, BaseTorchEstimator):
             _check_objective(solver, self.penalty, loss, penalty)
         rows, settings = batch_rows(self, problem, solver), settings_of(self, solver)
         if getattr(settings, "batch_size", None) == "auto":
-            # a step also passes over all coefficients, which rows with few values each would otherwise wait for
-            filled = int(1 / max(problem.density, 1 / problem.n_rows))
-            rows = max(rows, min(filled, -(-problem.n_rows // 16)))
+            rows = filled_rows(problem, rows)
         # Adam's steps differ between coordinates: the map takes twice the passes over the coefficients. By type, since
         # a penalty of one's own may be nothing but its map
         proximal = not (solver == "adam" and type(penalty) in (L2, NoPenalty))
@@ -210,12 +208,12 @@ class LinearModel(SparseCoefMixin, BaseTorchEstimator):
         if self.standardize or exact:
             columns, total_weight = column_statistics(problem, members), total_weights(problem, members)
             penalty, curvature = recipe.penalty(members, total_weight, total_weight), recipe.judged_by.curvature
-            full = np.where(np.isnan(values(members, "alpha")), self._full_rows, np.nan)
+            power = np.where(np.isnan(values(members, "alpha")), self._length_power, np.nan)
             variables = change_of_variables(
                 problem,
                 columns,
                 penalty,
-                full,
+                power,
                 curvature(n_outputs),
                 fit_intercept=self.fit_intercept,
                 exact=exact,
@@ -279,7 +277,7 @@ class LinearClassifier(LinearModel, BaseTorchClassifier):
     calibration: str | None = None
 
     _needs_two_classes = True
-    _full_rows = 10.0
+    _length_power = 0.0
 
 
 def _check_exact(problem: Problem, loss: Loss, is_closed: bool, early_stopping: bool) -> None:

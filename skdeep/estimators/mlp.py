@@ -19,10 +19,10 @@ from skdeep.engine.networks import Network
 from skdeep.engine.per_model import to_numpy64
 from skdeep.engine.perceptron import MLP
 from skdeep.engine.schedules import SCHEDULES
-from skdeep.estimators.deep import NeuralNet, NeuralNetClassifier, SingleNet, rows_of_batches
+from skdeep.estimators.deep import BATCH_ROWS, NeuralNet, NeuralNetClassifier, SingleNet, rows_of_batches
 from skdeep.estimators.docs import deep_parameters, document_deep
 from skdeep.fitting import courses
-from skdeep.fitting.choices import batch_rows, choose, epochs_of
+from skdeep.fitting.choices import batch_rows, choose, epochs_of, filled_rows
 from skdeep.fitting.fitted import models_of
 from skdeep.fitting.fitted_network import fits_float32, network_of
 from skdeep.fitting.input_columns import (
@@ -37,8 +37,8 @@ from skdeep.fitting.settings import settings_of, solver_name
 
 #: Learned attributes that no option makes go away.
 _ALWAYS = {"coefs_", "intercepts_"}
-#: One by the share of values that sparse rows store, from which on all columns count where there is much to learn by
-#: heart: of a text, a row has few words.
+#: One by the share of values other than zero in sparse rows, and indicators, from which on all columns count where
+#: there is much to learn by heart: of a text, a row has few words.
 _FULL = 4.0
 
 
@@ -118,18 +118,22 @@ class Perceptron(NeuralNet):
             space.array((intercept @ matrix + offsets).astype(coef.dtype)),
         ]
 
+    #: Whether steps have more rows, up to as many as of large data, where these are sparse.
+    _fills_batches = False
+
     def _rows_per_step(self, n_rows: int) -> int:
         """Choose the rows of a step, of so many."""
         return int(rows_of_batches(n_rows))
 
     def _recipe(self, problem: Problem, going_on: bool, incremental: bool) -> Recipe:
         solver, schedule = solver_name(self), getattr(settings_of(self), "learning_rate", "constant")
-        rows = batch_rows(self, problem, solver, auto=self._rows_per_step(problem.n_rows))
+        plain = self._rows_per_step(problem.n_rows)
+        most = BATCH_ROWS[1] if self._fills_batches else plain
+        rows = batch_rows(self, problem, solver, auto=max(plain, min(filled_rows(problem, plain), most)))
         loss = smoothed(self._loss(self.n_outputs_), self.label_smoothing)
         decisions: dict[str, Any] = {"loss": loss, "auto_rate": courses.PATIENT_RATE}
         decisions["n_bins"] = bins_for(self, problem, going_on, incremental)
-        n_columns = problem.source.shape[1] * min(1.0, _FULL * problem.density)
-        decisions["penalty"] = partial(self._penalty, n_columns=n_columns)
+        decisions["penalty"] = partial(self._penalty, n_columns=self._n_columns(problem))
         if schedule == "auto" and incremental:
             decisions["schedule"] = "constant"
         elif schedule == "auto":
@@ -140,6 +144,14 @@ class Perceptron(NeuralNet):
         if not self.standardize and not problem.has_missing and not (going_on and self._allow_nan):
             decisions["check"] = partial(_check_complete, advice=self._nan_advice)
         return choose(self, problem, solver, rows, **decisions)
+
+    def _n_columns(self, problem: Problem) -> float:
+        """Count the columns of which there is much to learn by heart: of a category, a row has one level of many."""
+        d, levels = problem.source.shape[1], problem.indicators
+        stored = d * problem.density
+        if problem.density == 1 and levels.start < levels.stop:
+            stored -= levels.stop - levels.start - len(self._categories.columns)
+        return min(d, _FULL * stored)
 
     def _course(self, problem: Problem) -> courses.Course:
         """Choose how to train, where that is left to us."""
@@ -330,8 +342,8 @@ class MLPClassifierTorch(PerceptronClassifier, SingleNet):
         weights of standardised columns. "auto" is :math:`\frac12 \sqrt{\min(d / n, 1)}\, q\, B / B_n` of d columns, n
         rows to train on and B in a batch, which have no part in the penalty so: :math:`B_n` is a hundredth of n, from
         64 to 256, and :math:`q = \max(300 / \max(n, 64), 1)`. (Rows of ``partial_fit`` are those so far; a row of
-        weight 2 is two, unless weights are below one on average; of sparse rows, d is at most four times the values
-        that a row stores on average.)
+        weight 2 is two, unless weights are below one on average; of sparse rows and of categories, d is at most four
+        times the values other than zero that a row has on average.)
         With "adam", ``learning_rate`` and ``learning_rate_init`` "auto" as well, and labels as targets, it follows the
         loss: in each epoch it is :math:`\max(1, T / 8) \max(1, 4 \min(L / H, 1))` times that, with T bins of each
         column, L the mean loss of the epoch before (at first, H; 0 where training goes on) and H the entropy of the

@@ -87,8 +87,8 @@ class MLPRegressorTorch(PerceptronRegressor, SingleNet):
     alpha : float or "auto", default="auto"
         Strength of the L2 penalty; it is divided by the total weight of a batch. "auto" is
         :math:`2 \min(\max(40 / \sqrt n, 1)\, d^{3/2} / n, 1)\, B / B_n` of d columns, n rows and B in a batch
-        (:math:`B_n`: a hundredth of n, from 64 to 256); of sparse rows, d is at most four times the values that a row
-        stores on average.
+        (:math:`B_n`: a hundredth of n, from 64 to 256); of sparse rows and of categories, d is at most four times the
+        values other than zero that a row has on average.
     learning_rate : {"auto", "constant", "invscaling", "adaptive", "cosine"}, default="auto"
         Schedule; see :class:`MLPClassifierTorch`. "auto" is one cosine over 30 epochs, or as many as 300 steps take if
         these are more; over 60, or 500 steps, from a ``learning_rate_init`` of your own.
@@ -127,6 +127,8 @@ class MLPRegressorTorch(PerceptronRegressor, SingleNet):
     >>> reg.score(X[300:], y[300:]) > 0.4
     True
     """
+
+    _fills_batches = True
 
     loss: str | RegressionLoss = field(default="squared_error", kw_only=False)
     hidden_layer_sizes: Any = field(default=(100,), kw_only=False)

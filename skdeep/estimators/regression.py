@@ -188,15 +188,24 @@ class BaseTorchRegressor(RegressorMixin, BaseTorchEstimator):
         if plain and sample_weight is None and len(y) == len(predicted):
             # scikit-learn looks at both for longer than it takes to predict the rows of a fold
             y = y.astype(np.float64, copy=False)  # as it does: a mean far from zero has more digits than others
-            total = float(np.square(y - y.mean()).sum())
+            with np.errstate(over="ignore"):
+                total, left = (float(np.square(y - known).sum()) for known in (y.mean(), predicted))
             if 0 < total < np.inf:
-                return 1 - float(np.square(y - predicted).sum()) / total
+                return 1 - left / total
+        if all(isinstance(part, np.ndarray) and part.dtype.kind == "f" for part in (y, predicted)):
+            # squares of huge values, and tiny ones, are no numbers
+            unit = np.maximum(np.abs(y).max(0, initial=0.0), np.finfo(np.float64).tiny)
+            y, predicted = y / unit, predicted / unit
         return r2_score(y, predicted, sample_weight=sample_weight)
 
     def _scoring_for(self, judged: Problem) -> str | Callable | None:
         scoring = self._watched_scoring
-        # of one value there is no R²
-        return "loss" if self.scoring is None and len(np.unique(judged.target, axis=0)) < 2 else scoring
+        if self.scoring is not None:
+            return scoring
+        # of one value there is no R², nor where squares are no numbers
+        with np.errstate(over="ignore"):
+            total = np.square(self._target_scale.back(judged.target)).sum()
+        return "loss" if total == np.inf or len(np.unique(judged.target, axis=0)) < 2 else scoring
 
     # ---- targets ----------------------------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""Huber's loss whose delta is far below errors: nearly the absolute error, at which Newton's method creeps.
+"""Huber's loss: where Newton's method begins. Of a delta far below errors it is nearly the absolute error, and creeps.
 
 Which few rows are within delta is a puzzle then, as in linear programs. The interior point of `skdeep.exact.piecewise`
 takes a dozen steps, whatever delta is.
@@ -8,38 +8,58 @@ from __future__ import annotations
 
 import numpy as np
 
-from skdeep.exact import elastic_net, piecewise
+from skdeep.exact import elastic_net, normal, piecewise
 from skdeep.exact.rows import Rows
 from skdeep.exact.value_losses import HuberLoss
 
-#: Deltas below this, of targets of about one, are solved here, and others that no more than a share of the targets are
-#: within: where all errors are beyond delta, Newton's method knows no curvature to begin with.
-_SMALL, _WITHIN = 0.02, 0.1
 #: Most unknowns of a system.
 _MAX_SYSTEM = 1024
 #: Relative gap at which the rows within delta are known.
 _NEAR = 1e-10
 
 
-def suits(rows: Rows, loss: HuberLoss) -> bool:
-    """Tell whether the interior point takes less time than Newton's method."""
-    if rows.shape[1] > _MAX_SYSTEM:
-        return False
-    return loss.delta < _SMALL or bool(np.mean(np.abs(loss.target) <= loss.delta) < _WITHIN)
+def least_squares(
+    rows: Rows, loss: HuberLoss, weight: np.ndarray, rho: np.ndarray, params: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Find where Newton's method may begin, (K, 1, D), and for which models (K,) it would know too little there.
+
+    Where the given `params` are zero, it is least squares with the same squared norms. Too little is known where fewer
+    rows are within delta than there are unknowns: there the interior point takes less time.
+    """
+    (K, D), few = rho.shape, np.zeros(len(rho), dtype=bool)
+    if D > _MAX_SYSTEM:
+        return params, few
+    known, params, targets = params.any(), params.copy(), np.broadcast_to(loss.target, (K, 1, rows.shape[0]))
+    first, number = normal.distinct(weight)
+    grams = None if known else rows.gram(weight[first])
+    for k, own in enumerate(rho):
+        w = number[k % len(number)]
+        squares = None if grams is None else normal.solve(rows, targets[k], weight[first[w]], own, grams[w].copy())
+        if squares is not None:
+            params[k] = squares[0]
+        near = np.abs(rows.scores(params[k]) - targets[k]) <= loss.delta
+        few[k] = np.count_nonzero(near & (weight[first[w]] > 0)) < D
+    return params, few
 
 
-def starts(rows: Rows, loss: HuberLoss, weight: np.ndarray, rho: np.ndarray) -> np.ndarray:
-    """Find parameters (K, 1, D) from which Newton's method takes a step or two, of models of one column each."""
-    weight = np.broadcast_to(weight, (len(rho), weight.shape[1]))
+def starts(rows: Rows, loss: HuberLoss, weight: np.ndarray, rho: np.ndarray, params: np.ndarray) -> np.ndarray:
+    """Find parameters (K, 1, D) from which Newton's method takes a few steps, of models of one column each."""
+    params, few = least_squares(rows, loss, weight, rho, params)
+    # of targets that they share, as a stack
+    for models in [np.flatnonzero(few)] if loss.target.ndim == 2 else np.flatnonzero(few)[:, None]:
+        if len(models):
+            target = loss.target if loss.target.ndim == 2 else loss.target[models[0]]
+            own = np.broadcast_to(weight, (len(rho), weight.shape[1]))[models]
+            params[models] = _optima(rows, loss.of(target), own, rho[models])
+    return params
+
+
+def _optima(rows: Rows, loss: HuberLoss, weight: np.ndarray, rho: np.ndarray) -> np.ndarray:
+    """Find the parameters (K, 1, D) of models by the interior point; zeros where numbers are beyond floats."""
     try:
-        if loss.target.ndim == 2:
-            found = solve(rows, loss, weight, 0 * rho, rho, _NEAR).params
-        else:
-            each = zip(loss.target, weight[:, None], rho[:, None], strict=True)
-            parts = [solve(rows, loss.of(target), own, 0 * of, of, _NEAR).params for target, own, of in each]
-            found = np.concatenate(parts)
-    except (ValueError, np.linalg.LinAlgError):  # numbers beyond floats, of which Newton's method says more
-        return np.zeros((len(rho), 1, rows.shape[1]))
+        found = solve(rows, loss, weight, 0 * rho, rho, _NEAR).params
+    except (ValueError, np.linalg.LinAlgError):  # of which Newton's method says more
+        return np.zeros_like(rho)[:, None]
     return np.where(np.isfinite(found), found, 0)
 
 

@@ -72,7 +72,12 @@ class _Runs(Progress):
         numbers (Akaike, 1974).
         """
         assert self.folds is not None
-        return 1 + 2 * _CHOSEN * len(self.folds.numbers) / len(self.folds.rows) if self.watched_own else 1.0
+        rows, weight = self.folds.rows, self.folds.weight
+        n_rows = float(len(rows))
+        if weight is not None:  # of uneven weights, fewer tell as much (Kish, 1965)
+            own = weight[..., rows] / weight[..., rows].max()
+            n_rows = float((np.square(own.sum(-1)) / np.square(own).sum(-1)).min())
+        return 1 + 2 * _CHOSEN * len(self.folds.numbers) / n_rows if self.watched_own else 1.0
 
 
 def _mean_curve(curves: list[list[float]]) -> list[float]:
@@ -285,6 +290,8 @@ def _score_of(ensemble: Classifier, scores: Tensor, part: Problem, weight: np.nd
     answers: Any = ensemble._answers_of_fitted(scores)
     if own_methods(ensemble):
         answers = AssembledAnswers(ensemble, _new_to_rows(ensemble, folds))
+    if ensemble.scoring is None and ensemble._watched_scoring == "r2":  # whose squares may be no numbers
+        return ensemble._score_of(labels, answers.predict(part.X), part.sample_weight)
     return as_score(scorer(answers, part.X, labels, **sample_weight), ensemble.scoring, part.codes)
 
 

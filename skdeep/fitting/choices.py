@@ -29,6 +29,15 @@ def batch_rows(estimator: Classifier, problem: Problem, solver: str, auto: int =
     return min(auto if asked == "auto" else asked, problem.n_rows)
 
 
+def filled_rows(problem: Problem, rows: int) -> int:
+    """Choose the rows per step, `rows` at least: as many as have a value for each column, up to a sixteenth of all.
+
+    A step also passes over all coefficients, which rows with few values each would otherwise wait for.
+    """
+    filled = int(1 / max(problem.density, 1 / problem.n_rows))
+    return max(rows, min(filled, -(-problem.n_rows // 16)))
+
+
 def epochs_of(steps: int, problem: Problem, rows: int) -> int:
     """Count the epochs that so many steps take, rounded up."""
     return -(-steps // -(-problem.n_rows // rows))

@@ -297,8 +297,8 @@ def _descend(recipe: Recipe, arrays: Arrays, loss: RowLoss, max_iter: int) -> So
         rho = np.repeat(rho, n_scores, axis=0) if rho.ndim == 2 else rho.reshape(-1, n_columns)
         tol = np.repeat(tol, n_scores)
         loss, params = loss.apart(n_models), params.reshape(-1, 1, n_columns)
-    if isinstance(loss, HuberLoss) and huber.suits(rows, loss):
-        params = huber.starts(rows, loss, weight, rho)
+    if isinstance(loss, HuberLoss):
+        params = huber.starts(rows, loss, weight, rho, params)
     system = n_columns * (1 if loss.separable else n_scores)
     # Newton's where these are cheap, or wanted, or all that knows of the curvature
     newton = system <= _MAX_SYSTEM and (loss.piecewise or recipe.newton_params is None)
@@ -378,11 +378,15 @@ def _by_columns(loss: Loss, arrays: Arrays, gap: np.ndarray, max_iter: int) -> e
             part if part.ndim == 2 else np.ascontiguousarray(part[:, c]) for part in (arrays.rho, arrays.kappa)
         )
         if smooth is not None:
-            one, begin = smooth.one(c), start[:, c : c + 1] if start.any() else None
-            if isinstance(one, HuberLoss) and huber.suits(rows, one):
-                parts.append(huber.solve(rows, one, weight, kappa, rho, gap))
-            else:
-                parts.append(elastic_net.solve(rows, one, weight, kappa, rho, gap.min(), max_iter, begin))
+            one, begin = smooth.one(c), start[:, c : c + 1]
+            if isinstance(one, HuberLoss):
+                squares, few = huber.least_squares(rows, one, weight, rho, begin)
+                if few.any():
+                    parts.append(huber.solve(rows, one, weight, kappa, rho, gap))
+                    continue
+                begin = squares if len(squares) == 1 else begin
+            own = begin if begin.any() else None
+            parts.append(elastic_net.solve(rows, one, weight, kappa, rho, gap.min(), max_iter, own))
         else:
             lo, hi, up, down = (part[c : c + 1] for part in _kinked(loss, values))
             parts.append(piecewise.solve(rows, lo, hi, up, down, weight, rho, kappa, gap, max_iter))

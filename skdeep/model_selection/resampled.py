@@ -16,7 +16,7 @@ from skdeep.data.columns import Columns, sizes_of
 from skdeep.data.encoding import class_weight_of_rows, encode
 from skdeep.data.inputs import Data
 from skdeep.data.problem import Problem
-from skdeep.data.scaling import unit_of_short_rows
+from skdeep.data.scaling import units_of_sparse
 from skdeep.data.state import RandomSource, TrainingState
 from skdeep.engine.losses import SquaredError
 from skdeep.engine.networks import Linear
@@ -313,10 +313,13 @@ class Near:
         if sparse.issparse(source):
             estimator = self.member.estimator
             are_as_they_are = not (isinstance(estimator.alpha, str) and estimator.standardize)
-            if are_as_they_are or indicators.start < indicators.stop:
+            if are_as_they_are:
                 return 1.0
-            lengths = np.asarray(source.power(2).sum(1), dtype=np.float64).ravel()
-            return unit_of_short_rows(shares @ lengths, estimator._full_rows)[:, None]
+            columns = Columns.of_models(self.problem.rows(), [None] * len(weights), list(weights))
+            has_levels, power = indicators.start < indicators.stop, np.full(len(weights), estimator._length_power)
+            sizes = units_of_sparse(columns, len(self.first.params) > 1, power, has_levels)
+            sizes[:, indicators] = 1.0
+            return sizes
         if self.first.unit is None:
             return 1.0
         median, moved = self._from_medians
