@@ -53,7 +53,7 @@ def test_each_epoch_has_the_strength_that_the_loss_before_asks_for(kind, strengt
         unexplained = entropy(np.array([shares[0], 1 - shares[0]]))
     elif kind == "labels":
         unexplained = sum(entropy(np.array([share, 1 - share])) for share in shares)
-    base = BASE if kind != "weights" else 0.5 * np.sqrt(6 / 450) / (64 * 1.5)
+    base = BASE if kind != "weights" else 0.5 * np.sqrt(6 / 450) / 64  # a row of weight 2 is two
     known = [alpha[0] for alpha, _ in strengths]
     expected = [base * max(1, 4 * min(loss[0] / unexplained, 1)) for _, loss in strengths]
     np.testing.assert_allclose(known, [4 * base, *expected[:-1]], rtol=1e-12)

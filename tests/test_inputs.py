@@ -700,8 +700,9 @@ def test_every_row_is_told_the_same(name, dtype, far, n_classes):
 
 def test_calibrations_rank_alike():
     scores = [MODELS[name](max_iter=20, random_state=0).fit(CANCER, CANCER_Y) for name in ("temperature", "sigmoid")]
-    ranks = [np.argsort(model.decision_function(CANCER), kind="stable") for model in scores]
-    np.testing.assert_array_equal(*ranks)
+    own, other = (model.decision_function(CANCER) for model in scores)
+    rises = np.diff(other[np.argsort(own)])
+    assert rises.min() > -1e-9 * np.ptp(other)  # rows at their margins are level, up to rounding
     assert scores[0].temperature_ > 0
     assert not hasattr(scores[1], "temperature_")
 

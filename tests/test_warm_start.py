@@ -291,7 +291,7 @@ def test_training_goes_on_from_the_model_and_not_from_its_calibration(name, kind
         getattr(one, goes_on)(X, Y)
     assert vars(model).keys() == vars(plain).keys()
     free = name == "mlp" and kind == "sigmoid"  # of a common shift of the scores, which a softmax does not see
-    np.testing.assert_allclose(model.loss_curve_, plain.loss_curve_, rtol=2e-3 if free else 1e-8)
+    np.testing.assert_allclose(model.loss_curve_, plain.loss_curve_, rtol=5e-3 if free else 1e-8)
     scores, expected = model.decision_function(X), plain.decision_function(X)
     if free:
         scores, expected = (part - part.mean(1, keepdims=True) for part in (scores, expected))

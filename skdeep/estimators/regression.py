@@ -194,7 +194,7 @@ class BaseTorchRegressor(RegressorMixin, BaseTorchEstimator):
                 return 1 - left / total
         if all(isinstance(part, np.ndarray) and part.dtype.kind == "f" for part in (y, predicted)):
             # squares of huge values, and tiny ones, are no numbers
-            unit = np.maximum(np.abs(y).max(0, initial=0.0), np.finfo(np.float64).tiny)
+            unit = np.maximum(*(np.abs(part).max(0, initial=np.finfo(np.float64).tiny) for part in (y, predicted)))
             y, predicted = y / unit, predicted / unit
         return r2_score(y, predicted, sample_weight=sample_weight)
 
