@@ -170,3 +170,28 @@ def test_in_a_stack_ends_are_exact_too(kind):
     for k in clear:
         alone = hinge.solve(rows, loss, weight[k : k + 1], rho[k : k + 1], 1e-6)
         np.testing.assert_allclose(found.params[k], alone.params[0], atol=1e-9)
+
+
+def test_where_an_interval_of_intercepts_is_optimal_it_is_as_others_choose():
+    """Its middle, by all rows: all are within the margins of a strong penalty, and classes are of the same weight."""
+    n = 3000
+    random, y = np.random.default_rng(0), np.arange(n) % 2
+    Z = standardised(random.normal(size=(n, 6)) + y[:, None])
+    rows, loss, weight, rho = Rows(Z), one_score(y), np.full((3, n), 1 / n), penalty([0.1, 100.0, 30.0], 7)
+    _, left = hinge_rows.solve(rows, loss, weight, rho, np.full(3, 1e-6), 1000)
+    assert left.tolist() == [1, 2]  # weaker penalties are tried after these
+    for models in ([0, 1, 2], [1]):
+        found = hinge.solve(rows, loss, weight[models], rho[models])
+        best = by_others(rows, loss, weight[models], rho[models], 1e-6)
+        assert found.converged.all()
+        np.testing.assert_allclose(found.params[-1], best.params[-1], atol=1e-9)
+        assert abs((rows.scores(found.params[-1:]) > 0).mean() - 0.5) < 0.02
+
+
+def test_gaps_of_objectives_near_zero_are_as_small():
+    """A class that weighs next to nothing makes hinges that are smaller than rounding of others."""
+    random, y = np.random.default_rng(0), np.arange(40) % 2
+    Z, w = standardised(random.normal(size=(40, 5))), np.where(y == 0, 1.0, 1e-12)
+    weight, rho = w[None] / w.sum(), penalty(10.0, 6)
+    found = hinge.solve(Rows(Z), one_score(y), weight, rho, 1e-6)
+    assert found.gap[0] <= 1e-6 or not found.converged[0]

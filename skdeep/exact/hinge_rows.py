@@ -17,6 +17,8 @@ from skdeep.exact.rows import Rows
 
 #: How much stronger a penalty is to be than one whose model was not found.
 _STRONGER = 2.0
+#: How far from zero and one slopes of rows at their kinks are.
+_CLEAR = 0.01
 #: Rows up to which a stack of models, or of columns, is solved together: there, calls cost more than what they compute;
 #: and values of rows from which others are cheaper where most rows would be looked at, or columns are so many.
 _FEW_ROWS, _MANY_VALUES, _MANY_COLUMNS = 1500, 2**15, 64
@@ -46,10 +48,12 @@ def solve(
             if before is None and done:
                 before = done[min(done, key=lambda other: abs(np.log(rho[k].max() / rho[other].max())))]
             end = system.violations.find(system.tiled(rho[k]), float(goal[k]), max_iter, before and before.params)
-            if end is None:
+            if end is None or end.above > goal[k] * end.value:
                 given_up = _STRONGER * rho[k].max()
                 continue
             before = done[k] = end
+            if not (system.violations.is_whole or rho[k].all() or _has_kinks(end.slope)):
+                continue  # an interval of intercepts is optimal, and few rows do not know its middle: others do
             found.params[k], found.duals[k][:, used] = system.params(end.params), system.duals(end.slope)
             found.value[k], found.gap[k] = end.value, end.above / end.value if end.above else 0.0
             found.converged[k], found.curve[k] = True, end.curve
@@ -74,6 +78,11 @@ def are_apart(rows: Rows, loss: Hinges) -> bool:
 
 def _has_few_near(rows: Rows) -> bool:
     return rows.shape[1] <= _MANY_COLUMNS and near_kinks(*rows.shape) > 0
+
+
+def _has_kinks(slope: np.ndarray) -> bool:
+    """Tell whether rows are at their kinks, by slopes that are clearly between those of both sides."""
+    return bool((np.abs(slope - 0.5) < 0.5 - _CLEAR).any())
 
 
 class _System:

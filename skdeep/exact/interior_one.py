@@ -316,13 +316,14 @@ class Violations(Alike):
     def __init__(self, rows: Rows, weight: np.ndarray):
         at = np.full(rows.shape[0], -1.0)
         super().__init__(rows, at, at, 0.0, 1.0, weight)
+        self.is_whole = rows.n_values <= _FEW_VALUES  # of which all rows are looked at
         if rows.n_values > _MANY_VALUES:
             self.most_rows = _MAX_LOST * len(at)
 
     def parts(self, rho: np.ndarray, start: Any) -> tuple[float, KinkedRows, Iterable[tuple], np.ndarray] | None:
         """Choose rows to look at, from least squares or a start, so many times as long that hinges are least."""
         problem = KinkedRows(self.rows, self.bounds, self.costs, self.weight, rho)
-        if self.rows.n_values <= _FEW_VALUES:
+        if self.is_whole:
             return 1.0, problem, [(problem, None, None, None, 1.0)], np.ones(self.rows.shape[0])
         begun = self.least_squares(rho) if start is None else (start.copy(), self.rows.Z @ start + 1)
         if begun is None:
