@@ -188,6 +188,16 @@ def test_where_an_interval_of_intercepts_is_optimal_it_is_as_others_choose():
         assert abs((rows.scores(found.params[-1:]) > 0).mean() - 0.5) < 0.02
 
 
+def test_kinks_that_hold_one_intercept_do_not_hold_all():
+    """Of three classes of which two are alike; in a stack, all rows are looked at."""
+    y = np.repeat([0, 1, 2], [235, 235, 220])
+    Z = standardised(np.random.default_rng(1).normal(size=(690, 6)) + np.eye(6)[y])
+    rows, loss, weight, rho = Rows(Z), WestonWatkins(y, 3), np.full((2, 690), 1 / 690), penalty([30.0, 0.1], 7)
+    assert hinge_rows.suits(rows, loss, 1) and not hinge_rows.suits(rows, loss, 2)
+    alone, stack = hinge.solve(rows, loss, weight[:1], rho[:1]), hinge.solve(rows, loss, weight, rho)
+    np.testing.assert_allclose(alone.params[0], stack.params[0], atol=1e-9)
+
+
 def test_gaps_of_objectives_near_zero_are_as_small():
     """A class that weighs next to nothing makes hinges that are smaller than rounding of others."""
     random, y = np.random.default_rng(0), np.arange(40) % 2

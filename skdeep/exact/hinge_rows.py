@@ -47,13 +47,14 @@ def solve(
                 continue
             if before is None and done:
                 before = done[min(done, key=lambda other: abs(np.log(rho[k].max() / rho[other].max())))]
-            end = system.violations.find(system.tiled(rho[k]), float(goal[k]), max_iter, before and before.params)
+            own_rho = system.tiled(rho[k])
+            end = system.violations.find(own_rho, float(goal[k]), max_iter, before and before.params)
             if end is None or end.above > goal[k] * end.value:
                 given_up = _STRONGER * rho[k].max()
                 continue
             before = done[k] = end
-            if not (system.violations.is_whole or rho[k].all() or _has_kinks(end.slope)):
-                continue  # an interval of intercepts is optimal, and few rows do not know its middle: others do
+            if not _is_settled(system.violations, own_rho, end.slope):
+                continue  # an interval of intercepts is optimal, whose middle others find, by all rows
             found.params[k], found.duals[k][:, used] = system.params(end.params), system.duals(end.slope)
             found.value[k], found.gap[k] = end.value, end.above / end.value if end.above else 0.0
             found.converged[k], found.curve[k] = True, end.curve
@@ -80,9 +81,10 @@ def _has_few_near(rows: Rows) -> bool:
     return rows.shape[1] <= _MANY_COLUMNS and near_kinks(*rows.shape) > 0
 
 
-def _has_kinks(slope: np.ndarray) -> bool:
-    """Tell whether rows are at their kinks, by slopes that are clearly between those of both sides."""
-    return bool((np.abs(slope - 0.5) < 0.5 - _CLEAR).any())
+def _is_settled(problem: Violations, rho: np.ndarray, slope: np.ndarray) -> bool:
+    """Tell whether rows at their kinks hold all parameters without a penalty; their slopes are clearly in between."""
+    at, free = np.abs(slope - 0.5) < 0.5 - _CLEAR, np.flatnonzero(rho == 0)
+    return problem.is_whole or np.linalg.matrix_rank(problem.rows.Z[at][:, free]) == len(free)
 
 
 class _System:
