@@ -15,7 +15,7 @@ from skdeep.exact.kinked_rows import near_kinks
 from skdeep.exact.normal import distinct
 from skdeep.exact.rows import Rows
 
-#: How much stronger a penalty is to be than one whose model was not found.
+#: How many times as strong a penalty is to be as one whose model was not found, for its model to be looked for.
 _STRONGER = 2.0
 #: How far from zero and one slopes of rows at their kinks are.
 _CLEAR = 0.01
@@ -43,7 +43,7 @@ def solve(
             system = _System(rows.select(used), loss.select_rows(used), weight[model, used])
         models, before = np.flatnonzero(np.equal(number, which)), None
         for k in models[np.argsort(-rho[models].max(1), kind="stable")]:
-            if rho[k].max() <= given_up:  # nor without a penalty
+            if rho[k].max() <= given_up:  # which leaves models without a penalty, too
                 continue
             if before is None and done:
                 before = done[min(done, key=lambda other: abs(np.log(rho[k].max() / rho[other].max())))]

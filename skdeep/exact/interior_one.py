@@ -1,10 +1,11 @@
 r"""The interior point of `skdeep.exact.interior` for one small system, with an end that is exact.
 
-This is for what a plain fit asks: losses of values with kinks, a ridge on all parameters but free ones, no L1 norm,
-every row of some weight. Few rows are near kinks, and their hinges step to the optimum; losses of others are linear.
-Long before the gap is small, a step tries to go all the way, and says which rows are at their kinks: duals of others
-lose most of what they have (El-Bakry, Tapia & Zhang 1994). Equations of all rows say the rest (`KinkedRows.settle`).
-What is found is proven by a duality gap of all rows; where it is not, others are asked.
+This is for what a plain fit asks: losses of values with kinks (`Alike`) or hinges (`Violations`), a ridge on all
+parameters but free ones, no L1 norm, every row of some weight. Few rows are near kinks, and their hinges step to the
+optimum; losses of others are linear. Long before the gap is small, a step tries to go all the way, and says which rows
+are at their kinks: duals of others lose most of what they have (El-Bakry, Tapia & Zhang 1994). Equations of all rows
+say the rest (`KinkedRows.settle`). What is found is proven by a duality gap of all rows; where it is not, others are
+asked.
 
 References
 ----------
@@ -34,8 +35,8 @@ APART = 0.25
 _CLOSE, _VAGUE = 0.03, 0.2
 #: How many times as long as least squares hinges may be.
 _LENGTHS = 1.0, 2.0, 4.0, 8.0, 16.0
-#: Values of rows from which others know it cheaper than many steps that lead nowhere: so many times the rows, of which
-#: so many are to be left for steps of a part.
+#: Values of rows from which on others are cheaper than many steps that lead nowhere: these may cost so many passes over
+#: all rows. A part is begun where enough of that is left for so many steps.
 _MANY_VALUES, _MAX_LOST, _STEPS = 2**15, 3, 5
 _TINY = float(np.finfo(float).tiny)
 
