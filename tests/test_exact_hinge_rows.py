@@ -128,6 +128,25 @@ def test_what_it_does_not_find_others_do(monkeypatch):
     np.testing.assert_allclose(found.value, by_others(Rows(Z), one_score(y), weight, rho).value, rtol=2e-6)
 
 
+def test_steps_that_lead_nowhere_have_a_budget(monkeypatch):
+    """Also where rows are of one column: all rows are not looked at any more."""
+    random = np.random.default_rng(0)
+    X = random.standard_cauchy((24000, 1))
+    y, n, sizes, start = (X[:, 0] > 0).astype(int), 24000, [], interior_one._One.find
+    y[::50] = 1 - y[::50]
+
+    def find(system, max_iter):
+        curve = start(system, max_iter)
+        sizes.append(system.terms.n)
+        system.end = None
+        return curve
+
+    monkeypatch.setattr(interior_one._One, "find", find)
+    rows, weight, rho = Rows(X / X.std()), np.full((1, n), 1 / n), np.full((1, 1), 1e-4)
+    _, left = hinge_rows.solve(rows, one_score(y), weight, rho, np.full(1, 1e-6), 1000)
+    assert len(left) and 0 < max(sizes) < n
+
+
 def test_columns_are_solved_one_after_the_other():
     random = np.random.default_rng(0)
     y = random.integers(0, 3, 1600)

@@ -35,9 +35,9 @@ APART = 0.25
 _CLOSE, _VAGUE = 0.03, 0.2
 #: How many times as long as least squares hinges may be.
 _LENGTHS = 1.0, 2.0, 4.0, 8.0, 16.0
-#: Values of rows from which on others are cheaper than many steps that lead nowhere: these may cost so many passes over
-#: all rows. A part is begun where enough of that is left for so many steps.
-_MANY_VALUES, _MAX_LOST, _STEPS = 2**15, 3, 5
+#: Values of rows, with so many more for each, from which on others are cheaper than many steps that lead nowhere. These
+#: have a budget, of so many times the rows; a part is begun where its rows have enough left for so many steps.
+_MANY_VALUES, _OF_ROW, _MAX_LOST, _STEPS = 2**15, 3, 3, 5
 _TINY = float(np.finfo(float).tiny)
 
 
@@ -318,7 +318,7 @@ class Violations(Alike):
         at = np.full(rows.shape[0], -1.0)
         super().__init__(rows, at, at, 0.0, 1.0, weight)
         self.is_whole = rows.n_values <= _FEW_VALUES  # of which all rows are looked at
-        if rows.n_values > _MANY_VALUES:
+        if rows.n_values + _OF_ROW * len(at) > _MANY_VALUES:
             self.most_rows = _MAX_LOST * len(at)
 
     def parts(self, rho: np.ndarray, start: Any) -> tuple[float, KinkedRows, Iterable[tuple], np.ndarray] | None:
