@@ -128,6 +128,25 @@ def test_what_it_does_not_find_others_do(monkeypatch):
     np.testing.assert_allclose(found.value, by_others(Rows(Z), one_score(y), weight, rho).value, rtol=2e-6)
 
 
+def test_steps_that_lead_nowhere_have_a_budget(monkeypatch):
+    """Also where rows are of one column: all rows are not looked at any more."""
+    random = np.random.default_rng(0)
+    X = random.standard_cauchy((24000, 1))
+    y, n, sizes, start = (X[:, 0] > 0).astype(int), 24000, [], interior_one._One.find
+    y[::50] = 1 - y[::50]
+
+    def find(system, max_iter):
+        curve = start(system, max_iter)
+        sizes.append(system.terms.n)
+        system.end = None
+        return curve
+
+    monkeypatch.setattr(interior_one._One, "find", find)
+    rows, weight, rho = Rows(X / X.std()), np.full((1, n), 1 / n), np.full((1, 1), 1e-4)
+    _, left = hinge_rows.solve(rows, one_score(y), weight, rho, np.full(1, 1e-6), 1000)
+    assert len(left) and 0 < max(sizes) < n
+
+
 def test_columns_are_solved_one_after_the_other():
     random = np.random.default_rng(0)
     y = random.integers(0, 3, 1600)
@@ -170,3 +189,38 @@ def test_in_a_stack_ends_are_exact_too(kind):
     for k in clear:
         alone = hinge.solve(rows, loss, weight[k : k + 1], rho[k : k + 1], 1e-6)
         np.testing.assert_allclose(found.params[k], alone.params[0], atol=1e-9)
+
+
+def test_where_an_interval_of_intercepts_is_optimal_it_is_as_others_choose():
+    """Its middle, by all rows: all are within the margins of a strong penalty, and classes are of the same weight."""
+    n = 3000
+    random, y = np.random.default_rng(0), np.arange(n) % 2
+    Z = standardised(random.normal(size=(n, 6)) + y[:, None])
+    rows, loss, weight, rho = Rows(Z), one_score(y), np.full((3, n), 1 / n), penalty([0.1, 100.0, 30.0], 7)
+    _, left = hinge_rows.solve(rows, loss, weight, rho, np.full(3, 1e-6), 1000)
+    assert left.tolist() == [1, 2]  # weaker penalties are tried after these
+    for models in ([0, 1, 2], [1]):
+        found = hinge.solve(rows, loss, weight[models], rho[models])
+        best = by_others(rows, loss, weight[models], rho[models], 1e-6)
+        assert found.converged.all()
+        np.testing.assert_allclose(found.params[-1], best.params[-1], atol=1e-9)
+        assert abs((rows.scores(found.params[-1:]) > 0).mean() - 0.5) < 0.02
+
+
+def test_kinks_that_hold_one_intercept_do_not_hold_all():
+    """Of three classes of which two are alike; in a stack, all rows are looked at."""
+    y = np.repeat([0, 1, 2], [235, 235, 220])
+    Z = standardised(np.random.default_rng(1).normal(size=(690, 6)) + np.eye(6)[y])
+    rows, loss, weight, rho = Rows(Z), WestonWatkins(y, 3), np.full((2, 690), 1 / 690), penalty([30.0, 0.1], 7)
+    assert hinge_rows.suits(rows, loss, 1) and not hinge_rows.suits(rows, loss, 2)
+    alone, stack = hinge.solve(rows, loss, weight[:1], rho[:1]), hinge.solve(rows, loss, weight, rho)
+    np.testing.assert_allclose(alone.params[0], stack.params[0], atol=1e-9)
+
+
+def test_gaps_of_objectives_near_zero_are_as_small():
+    """A class that weighs next to nothing makes hinges that are smaller than rounding of others."""
+    random, y = np.random.default_rng(0), np.arange(40) % 2
+    Z, w = standardised(random.normal(size=(40, 5))), np.where(y == 0, 1.0, 1e-12)
+    weight, rho = w[None] / w.sum(), penalty(10.0, 6)
+    found = hinge.solve(Rows(Z), one_score(y), weight, rho, 1e-6)
+    assert found.gap[0] <= 1e-6 or not found.converged[0]

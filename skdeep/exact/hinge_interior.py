@@ -21,7 +21,7 @@ _LARGER_SYSTEM, _MORE_ROWS, _CROWD = 1024, 16384, 0.5
 _FEW_VALUES = 2**15
 #: Systems of the same rows for which products of all columns pay that are used again in each step, as do many at once.
 _SEVERAL, _MANY = 3, 8
-#: How many times as large as it is to be a gap is, from which the end may be clear.
+#: Gaps from which on ends may be clear, in units of what they are to be.
 _NEAR = 100
 #: Most terms of a batch of models.
 _BATCH = 2**15
@@ -36,7 +36,7 @@ class _Columns:
         self.rows, self.n_terms, self._against = rows, rows.shape[0], against
         self.at_zero = self.share = np.ones((1, 1))
 
-    def rows_of(self, system: int) -> np.ndarray:
+    def rows_of(self, system: int) -> np.ndarray | None:
         return self.rows.Z * self._against[system][:, None]
 
     def keep(self, systems: np.ndarray) -> _Columns:
@@ -76,15 +76,16 @@ class Rivals:
         self.n_scores, self.n_terms, self._sorted = C - 1, (C - 1) * n, ByClass(rows, loss.codes, C, centred=True)
         self._parts = list(zip(self._sorted.classes, [part.Z for part in self._sorted.parts], strict=True))
         self.at_zero = self.share = np.ones((1, 1))
-        self.rows_of = None
         self.of_terms: np.ndarray | None = None  # derivatives of margins in the parameters, (T, (C - 1) D)
         if has_few_terms(rows, loss):
             first, of_term = np.arange(self.n_terms).reshape(C - 1, n) * C, np.zeros((C - 1, n, C, 1))
             of_term.reshape(-1)[first + self._sorted.codes] = -1
             of_term.reshape(-1)[first + self._sorted.rival] = 1
             of_term = of_term.swapaxes(2, 3) @ self._sorted.basis
-            self.rows_of = lambda system: self.of_terms
             self.of_terms = (of_term.swapaxes(2, 3) * self._sorted.rows.Z[:, None]).reshape(self.n_terms, -1)
+
+    def rows_of(self, system: int) -> np.ndarray | None:
+        return self.of_terms
 
     def keep(self, systems: np.ndarray) -> Rivals:
         return self
@@ -126,19 +127,17 @@ class Rivals:
 class _Stack(Batch):
     """Systems whose ends are exact where it is clear, near them, which terms are at their kinks.
 
-    `terms.rows_of` gives the derivatives of a system's margins in the parameters, (T, C D).
+    `terms.rows_of` gives the derivatives of a system's margins in the parameters, (T, C D), where these are kept.
     """
 
     def run(self, max_iter: int) -> Found:
         """Step until all systems are done, or so many times."""
-        self._tried: set[int] = set()  # before their gap was as small as it is to be
+        self._tried: set[int] = set()  # systems that came near, which are tried once more when they are done
         return super().run(max_iter)
 
     def judge(self, gap: list[float], goal: list[float], is_last: bool) -> list[int]:
         """Find the systems that are done."""
         done = super().judge(gap, goal, is_last)
-        if self.terms.rows_of is None:
-            return done
         near = [k for k, (own, enough) in enumerate(zip(gap, goal, strict=True)) if own <= _NEAR * enough]
         clear = [k for k in near if (k in done or self.system[k] not in self._tried) and self._settle(k)]
         self._tried.update(self.system[near].tolist())
@@ -146,13 +145,16 @@ class _Stack(Batch):
 
     def _settle(self, k: int) -> bool:
         """Put a system where equations say that it ends, and tell whether they do."""
+        of_terms = self.terms.rows_of(k)
+        if of_terms is None:
+            return False
         used, weight, dual = slice(None), self.weight[k], self.dual[:, k]
         margin = self.slack[1, k] - self.slack[0, k]
         if self.trained is not None:
             used = weight.nonzero()[0]
             weight, dual, margin = weight[used], dual[:, used], margin[used]
         at = np.full(len(weight), -1.0)
-        problem = KinkedRows(Rows(self.terms.rows_of(k)[used]), (at, at), (0.0, 1.0), weight, self.rho[k])
+        problem = KinkedRows(Rows(of_terms[used]), (at, at), (0.0, 1.0), weight, self.rho[k])
         # duals at kinks are farther from their bounds than margins from zero
         kink, slope = np.minimum(dual[0], dual[1]) > np.abs(margin), (margin > 0).astype(float)
         end = problem.settle(kink, np.ones_like(kink), slope)

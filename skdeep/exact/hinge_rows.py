@@ -15,8 +15,10 @@ from skdeep.exact.kinked_rows import near_kinks
 from skdeep.exact.normal import distinct
 from skdeep.exact.rows import Rows
 
-#: How much stronger a penalty is to be than one whose model was not found.
+#: How many times as strong a penalty is to be as one whose model was not found, for its model to be looked for.
 _STRONGER = 2.0
+#: How far from zero and one slopes of rows at their kinks are.
+_CLEAR = 0.01
 #: Rows up to which a stack of models, or of columns, is solved together: there, calls cost more than what they compute;
 #: and values of rows from which others are cheaper where most rows would be looked at, or columns are so many.
 _FEW_ROWS, _MANY_VALUES, _MANY_COLUMNS = 1500, 2**15, 64
@@ -41,15 +43,18 @@ def solve(
             system = _System(rows.select(used), loss.select_rows(used), weight[model, used])
         models, before = np.flatnonzero(np.equal(number, which)), None
         for k in models[np.argsort(-rho[models].max(1), kind="stable")]:
-            if rho[k].max() <= given_up:  # nor without a penalty
+            if rho[k].max() <= given_up:  # which leaves models without a penalty, too
                 continue
             if before is None and done:
                 before = done[min(done, key=lambda other: abs(np.log(rho[k].max() / rho[other].max())))]
-            end = system.violations.find(system.tiled(rho[k]), float(goal[k]), max_iter, before and before.params)
-            if end is None:
+            own_rho = system.tiled(rho[k])
+            end = system.violations.find(own_rho, float(goal[k]), max_iter, before and before.params)
+            if end is None or end.above > goal[k] * end.value:
                 given_up = _STRONGER * rho[k].max()
                 continue
             before = done[k] = end
+            if not _is_settled(system.violations, own_rho, end.slope):
+                continue  # an interval of intercepts is optimal, whose middle others find, by all rows
             found.params[k], found.duals[k][:, used] = system.params(end.params), system.duals(end.slope)
             found.value[k], found.gap[k] = end.value, end.above / end.value if end.above else 0.0
             found.converged[k], found.curve[k] = True, end.curve
@@ -74,6 +79,12 @@ def are_apart(rows: Rows, loss: Hinges) -> bool:
 
 def _has_few_near(rows: Rows) -> bool:
     return rows.shape[1] <= _MANY_COLUMNS and near_kinks(*rows.shape) > 0
+
+
+def _is_settled(problem: Violations, rho: np.ndarray, slope: np.ndarray) -> bool:
+    """Tell whether rows at their kinks hold all parameters without a penalty; their slopes are clearly in between."""
+    at, free = np.abs(slope - 0.5) < 0.5 - _CLEAR, np.flatnonzero(rho == 0)
+    return problem.is_whole or np.linalg.matrix_rank(problem.rows.Z[at][:, free]) == len(free)
 
 
 class _System:

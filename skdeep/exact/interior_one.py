@@ -1,10 +1,11 @@
 r"""The interior point of `skdeep.exact.interior` for one small system, with an end that is exact.
 
-This is for what a plain fit asks: losses of values with kinks, a ridge on all parameters but free ones, no L1 norm,
-every row of some weight. Few rows are near kinks, and their hinges step to the optimum; losses of others are linear.
-Long before the gap is small, a step tries to go all the way, and says which rows are at their kinks: duals of others
-lose most of what they have (El-Bakry, Tapia & Zhang 1994). Equations of all rows say the rest (`KinkedRows.settle`).
-What is found is proven by a duality gap of all rows; where it is not, others are asked.
+This is for what a plain fit asks: losses of values with kinks (`Alike`) or hinges (`Violations`), a ridge on all
+parameters but free ones, no L1 norm, every row of some weight. Few rows are near kinks, and their hinges step to the
+optimum; losses of others are linear. Long before the gap is small, a step tries to go all the way, and says which rows
+are at their kinks: duals of others lose most of what they have (El-Bakry, Tapia & Zhang 1994). Equations of all rows
+say the rest (`KinkedRows.settle`). What is found is proven by a duality gap of all rows; where it is not, others are
+asked.
 
 References
 ----------
@@ -34,9 +35,9 @@ APART = 0.25
 _CLOSE, _VAGUE = 0.03, 0.2
 #: How many times as long as least squares hinges may be.
 _LENGTHS = 1.0, 2.0, 4.0, 8.0, 16.0
-#: Values of rows from which others know it cheaper than many steps that lead nowhere: so many times the rows, of which
-#: so many are to be left for steps of a part.
-_MANY_VALUES, _MAX_LOST, _STEPS = 2**15, 3, 5
+#: Values of rows, with so many more for each, from which on others are cheaper than many steps that lead nowhere. These
+#: have a budget, of so many times the rows; a part is begun where its rows have enough left for so many steps.
+_MANY_VALUES, _OF_ROW, _MAX_LOST, _STEPS = 2**15, 3, 3, 5
 _TINY = float(np.finfo(float).tiny)
 
 
@@ -316,13 +317,14 @@ class Violations(Alike):
     def __init__(self, rows: Rows, weight: np.ndarray):
         at = np.full(rows.shape[0], -1.0)
         super().__init__(rows, at, at, 0.0, 1.0, weight)
-        if rows.n_values > _MANY_VALUES:
+        self.is_whole = rows.n_values <= _FEW_VALUES  # of which all rows are looked at
+        if rows.n_values + _OF_ROW * len(at) > _MANY_VALUES:
             self.most_rows = _MAX_LOST * len(at)
 
     def parts(self, rho: np.ndarray, start: Any) -> tuple[float, KinkedRows, Iterable[tuple], np.ndarray] | None:
         """Choose rows to look at, from least squares or a start, so many times as long that hinges are least."""
         problem = KinkedRows(self.rows, self.bounds, self.costs, self.weight, rho)
-        if self.rows.n_values <= _FEW_VALUES:
+        if self.is_whole:
             return 1.0, problem, [(problem, None, None, None, 1.0)], np.ones(self.rows.shape[0])
         begun = self.least_squares(rho) if start is None else (start.copy(), self.rows.Z @ start + 1)
         if begun is None:

@@ -162,7 +162,7 @@ def parts_of(problem: KinkedRows, params: np.ndarray, errors: np.ndarray, is_apa
             slope[near | (away < 0)] = 0.0
             before, index = errors.copy(), near.nonzero()[0]
             yield problem.part(index, slope), above[index] if has_sides else None, index, slope, radius
-            if np.array_equal(errors, before):  # nothing was found
+            if np.array_equal(errors, before):  # of this part, nothing was found: more rows tell more
                 many *= _FEWER
                 if many > _SHARE * n:
                     break
