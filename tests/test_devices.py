@@ -91,7 +91,7 @@ LAUNCHES = {
     "mlp 9 rates": 103,
     "mlp following": 47,
     "mlp 3 seeds": 34,
-    "ensemble": 60,
+    "ensemble": 61,
     "softmax sgd": 16,
     "softmax adam": 18,
     "softmax l1": 19,

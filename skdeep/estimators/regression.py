@@ -193,8 +193,9 @@ class BaseTorchRegressor(RegressorMixin, BaseTorchEstimator):
             if 0 < total < np.inf:
                 return 1 - left / total
         if all(isinstance(part, np.ndarray) and part.dtype.kind == "f" for part in (y, predicted)):
-            # squares of huge values, and tiny ones, are no numbers
-            unit = np.maximum(*(np.abs(part).max(0, initial=np.finfo(np.float64).tiny) for part in (y, predicted)))
+            # squares of huge values, and tiny ones, are no numbers; powers of two leave all digits as they are
+            largest = np.maximum(*(np.abs(part).max(0, initial=np.finfo(np.float64).tiny) for part in (y, predicted)))
+            unit = np.exp2(np.clip(np.frexp(largest)[1], -1000, 1000))
             y, predicted = y / unit, predicted / unit
         return r2_score(y, predicted, sample_weight=sample_weight)
 
