@@ -86,21 +86,25 @@ def units_of_sparse(columns: list[Columns], centered: bool, power: np.ndarray, a
     are worth no more for being rare, it is what columns of their kind have for the root mean square of values other
     than zero. It grows by a `power` (K,) of the length that rows have in these, of what is not in all of them.
     """
-    known, missing, mean, deviation = (
-        np.array([getattr(c, name) for c in columns]) for name in ("weight", "missing", "mean", "deviation")
-    )
-    filled = known / (known + missing)
-    magnitude, rounding = np.hypot(deviation, mean), np.array([[c.rounding] for c in columns])
+    each = zip(columns, power.tolist(), strict=True)
+    return np.array([_units_of_sparse(own, centered, exponent, as_dense) for own, exponent in each])
+
+
+def _units_of_sparse(columns: Columns, centered: bool, power: float, as_dense: bool) -> np.ndarray:
+    """Compute the units of one model, (d,): there may be so many columns that all models' at once have no room."""
+    mean, deviation, rounding = columns.mean, columns.deviation, columns.rounding
+    filled = columns.weight / (columns.weight + columns.missing)
+    magnitude = np.hypot(deviation, mean)
     size = np.hypot(deviation, np.sqrt(1 - filled) * mean) if centered else magnitude
     constant = size <= rounding * magnitude
     size = np.where(constant, np.where(magnitude > 0, magnitude, 1.0), size)
     if as_dense:
         return size * np.where(constant, 1.0, np.sqrt(filled))
     size, partly = np.log(size), filled * (1 - filled)
-    total = partly.sum(1, keepdims=True)
-    typical = (partly * size).sum(1, keepdims=True) / np.where(total > 0, total, 1.0)
+    total = partly.sum()
+    typical = (partly * size).sum() / (total if total > 0 else 1.0)
     free = np.log(_ONE_KIND) * (1 - filled)
-    return np.exp(np.clip(typical, size - free, size + free)) * np.sqrt(1 + total) ** power[:, None]
+    return np.exp(np.clip(typical, size - free, size + free)) * np.sqrt(1 + total) ** power
 
 
 def _check_penalty(sizes: np.ndarray, strengths: np.ndarray, varying: np.ndarray) -> None:
