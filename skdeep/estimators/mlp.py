@@ -67,6 +67,8 @@ class Perceptron(NeuralNet):
     learning_rate_init: float | str = "auto"
 
     _coef_attribute = "coefs_"
+    #: Whether steps have more rows, up to as many as of large data, where these are sparse.
+    _fills_batches = False
     stackable = NeuralNet.stackable | {"dropout", "stochastic_depth"}
     _nan_advice = (
         "MLPClassifierTorch takes them in dense X, with standardize=True, or where those that it was fitted on were "
@@ -117,9 +119,6 @@ class Perceptron(NeuralNet):
             *self.intercepts_[:-1],
             space.array((intercept @ matrix + offsets).astype(coef.dtype)),
         ]
-
-    #: Whether steps have more rows, up to as many as of large data, where these are sparse.
-    _fills_batches = False
 
     def _rows_per_step(self, n_rows: int) -> int:
         """Choose the rows of a step, of so many."""
