@@ -184,7 +184,14 @@ def test_the_optimum_there_is_the_optimum_here(name):
 
 
 def test_alpha_of_mlp_regressor():
-    settings = {"hidden_layer_sizes": (), "solver": "lbfgs", "alpha": 50.0, "tol": 1e-9, "max_iter": 5000}
+    settings = {
+        "hidden_layer_sizes": (),
+        "solver": "lbfgs",
+        "alpha": 50.0,
+        "tol": 1e-9,
+        "max_iter": 5000,
+        "random_state": 0,
+    }
     theirs = MLPRegressor(**settings).fit(X, y)
     ours = MLPRegressorTorch(standardize=False, column_learning_rate=0, **settings).fit(X, y)
     assert ours.predict(X) == pytest.approx(theirs.predict(X), abs=1e-3)
