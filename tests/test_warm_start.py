@@ -284,6 +284,7 @@ def test_the_slopes_are_those_that_were_folded_in(name, y):
 @pytest.mark.parametrize("kind", ["sigmoid", "temperature"])
 def test_training_goes_on_from_the_model_and_not_from_its_calibration(name, kind, goes_on):
     params = {"solver": "sgd", "learning_rate": "constant", "learning_rate_init": 0.01, "max_iter": 4}
+    params |= {"alpha": 0.08} if name == "mlp" else {}
     plain = reconfigured(clone(CALIBRATED[name]), **params, calibration=None).fit(X, Y)
     model = reconfigured(clone(CALIBRATED[name]), **params, calibration=kind).fit(X, Y)
     model = pickle.loads(pickle.dumps(model)).set_params(calibration=None)
@@ -291,7 +292,7 @@ def test_training_goes_on_from_the_model_and_not_from_its_calibration(name, kind
         getattr(one, goes_on)(X, Y)
     assert vars(model).keys() == vars(plain).keys()
     free = name == "mlp" and kind == "sigmoid"  # of a common shift of the scores, which a softmax does not see
-    np.testing.assert_allclose(model.loss_curve_, plain.loss_curve_, rtol=5e-3 if free else 1e-8)
+    np.testing.assert_allclose(model.loss_curve_, plain.loss_curve_, rtol=2e-3 if free else 1e-8)
     scores, expected = model.decision_function(X), plain.decision_function(X)
     if free:
         scores, expected = (part - part.mean(1, keepdims=True) for part in (scores, expected))

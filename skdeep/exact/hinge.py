@@ -41,13 +41,13 @@ def solve(
     weight, rho = np.asarray(weight, dtype=float), np.asarray(rho, dtype=float)
     (K, n), C, D = weight.shape, loss.n_scores, rows.shape[1]
     goal = np.broadcast_to(np.asarray(gap, dtype=float), K)
-    if start is None and isinstance(loss, Hinges) and hinge_rows.are_apart(rows, loss):
+    if start is not None:
+        return _together(rows, loss, weight, rho, goal, max_iter, start)
+    if isinstance(loss, Hinges) and hinge_rows.are_apart(rows, loss):
         found = Solution.blank(K, C, D, n)
         columns = [solve(rows, Hinges(own[None]), weight, rho, goal, max_iter) for own in (loss.sign + 1) / 2]
         _put(Solution.interleaved(columns), np.arange(K), found)
         return found
-    if start is not None:
-        return _together(rows, loss, weight, rho, goal, max_iter, start)
     found, left = hinge_rows.solve(rows, loss, weight, rho, goal, max_iter)
     if len(left):
         _put(_together(rows, loss, weight[left], rho[left], goal[left], max_iter, None), left, found)

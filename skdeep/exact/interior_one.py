@@ -244,7 +244,9 @@ class Alike:
         errors -= self.middle
         return params, errors
 
-    def parts(self, rho: np.ndarray, start: Any) -> tuple[float, KinkedRows, Iterable[tuple], np.ndarray] | None:
+    def parts(
+        self, rho: np.ndarray, start: np.ndarray | None
+    ) -> tuple[float, KinkedRows, Iterable[tuple], np.ndarray] | None:
         """Choose a unit of scores, and in it the problem, rows to look at (see `parts_of`), and errors."""
         begun = self.least_squares(rho)
         if begun is None:
@@ -321,7 +323,9 @@ class Violations(Alike):
         if rows.n_values + _OF_ROW * len(at) > _MANY_VALUES:
             self.most_rows = _MAX_LOST * len(at)
 
-    def parts(self, rho: np.ndarray, start: Any) -> tuple[float, KinkedRows, Iterable[tuple], np.ndarray] | None:
+    def parts(
+        self, rho: np.ndarray, start: np.ndarray | None
+    ) -> tuple[float, KinkedRows, Iterable[tuple], np.ndarray] | None:
         """Choose rows to look at, from least squares or a start, so many times as long that hinges are least."""
         problem = KinkedRows(self.rows, self.bounds, self.costs, self.weight, rho)
         if self.is_whole:
