@@ -74,12 +74,11 @@ def test_labels_that_are_several(stacks):
 
 def test_candidates_of_a_search_are_in_the_stack(stacks):
     grid = {"alpha": [1e-4, 1.0], "learning_rate_init": [0.01]}
-    options = {"cv": FOLDS, "scoring": "neg_log_loss"}
+    options = {"cv": FOLDS, "scoring": "neg_log_loss", "return_train_score": True}
     theirs = Theirs(MLPEnsembleClassifier(**OWN), grid, **options).fit(X, Y)
     ours = GridSearchCV(MLPEnsembleClassifier(**OWN), grid, **options).fit(X, Y)
     assert stacks == [18]
-    for i in range(3):
-        name = f"split{i}_test_score"
+    for name in (f"split{i}_{part}_score" for i in range(3) for part in ("test", "train")):
         np.testing.assert_allclose(ours.cv_results_[name], theirs.cv_results_[name], atol=1e-10)
 
 

@@ -29,7 +29,7 @@ from skdeep.fitting.settings import FULL_BATCH
 from skdeep.fitting.starts import begin, end
 from skdeep.fitting.torch_settings import own_settings
 from skdeep.model_selection.evaluation import Task, of_one_kind, share_seed
-from skdeep.model_selection.grid import is_plain_call, result_of, steps_of
+from skdeep.model_selection.grid import is_plain_call, parts_of, result_of, steps_of
 from skdeep.model_selection.grid_rows import WITHOUT_UNIT
 from skdeep.model_selection.stacks import MAX_IN_ONE_ARRAY, CannotStack, stackable_now, warn_of_fault, why_alone
 
@@ -85,10 +85,13 @@ def _evaluate(tasks: list[Task], seed: int) -> list[dict] | None:
             fit_time = (time.time() - start) / len(tasks)
         for own, estimators in zip(by_split, candidates, strict=True):
             for (number, task), estimator in zip(own, estimators, strict=True):
-                start, test = time.time(), task.options["test"]
-                data = _safe_indexing(task.X, test), _safe_indexing(task.y, test)
-                mark = _score(estimator, *data, task.scorer, {}, task.options["error_score"])
-                found[number] = result_of(task, mark, {"fit_time": fit_time, "score_time": time.time() - start})
+                marks, seconds = [], list[float]()
+                for rows in (task.options[part] for part in parts_of(task)):
+                    start = time.time()
+                    data = _safe_indexing(task.X, rows), _safe_indexing(task.y, rows)
+                    marks.append(_score(estimator, *data, task.scorer, {}, task.options["error_score"]))
+                    seconds.append(time.time() - start)
+                found[number] = result_of(task, marks, {"fit_time": fit_time, "score_time": seconds[0]})
     except Exception as error:  # a fit says better what is wrong with the data
         warn_of_fault(error)
         return None

@@ -111,6 +111,11 @@ def _token(value: Any) -> Hashable:
     return type(value), value
 
 
+def candidate_key(task: Task) -> tuple:
+    """Make the key of a task's candidate, whose parameters may be written down once more for each split."""
+    return tuple(sorted((name, _token(value)) for name, value in task.parameters.items()))
+
+
 def are_alike(one: Any, other: Any) -> bool:
     """Say whether two values of parameters, or two estimators, are copies of each other."""
     if one is other:
@@ -148,7 +153,7 @@ def _stack_key(task: Task) -> tuple[tuple | None, str | None]:
     if reason is not None:
         return None, reason
     free = {prefix + name for name in stackable_now(final_step(candidate))}
-    common = sorted((name, _token(value)) for name, value in parameters.items() if name not in free)
+    common = [part for part in candidate_key(task) if part[0] not in free]
     # a parameter that another candidate of a list of grids leaves at its default is free for one, and not for the other
     return (*sorted(free), *common), None
 
@@ -184,7 +189,7 @@ def stacks_of(tasks: list[Task], n_workers: int) -> tuple[list[list[int]], set[s
     lost: dict[tuple, list[str | None]] = {}  # why each of some rows' candidates is in no stack, if it should be
     for kind, group in enumerate(of_one_kind(tasks)):
         for i in group:
-            candidate, rows = (kind, Same(tasks[i].options["parameters"])), _rows_key(tasks[i])
+            candidate, rows = (kind, candidate_key(tasks[i])), _rows_key(tasks[i])
             if candidate not in known:
                 known[candidate] = _stack_key(tasks[i])
             key, reason = known[candidate]

@@ -10,7 +10,7 @@ stack for each split.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -41,7 +41,16 @@ from skdeep.fitting.settings import FULL_BATCH
 from skdeep.fitting.solving import solve
 from skdeep.fitting.starts import new_progress
 from skdeep.fitting.torch_settings import own_settings
-from skdeep.model_selection.evaluation import Same, Task, final_step, is_promised, of_one_kind, prefix_of, share_seed
+from skdeep.model_selection.evaluation import (
+    Same,
+    Task,
+    candidate_key,
+    final_step,
+    is_promised,
+    of_one_kind,
+    prefix_of,
+    share_seed,
+)
 from skdeep.model_selection.grid_rows import GridRows, Split
 from skdeep.model_selection.quick_scores import QuickScorers, name_of
 from skdeep.model_selection.scaled import Scaling
@@ -74,7 +83,7 @@ def _evaluate_grid(tasks: list[Task], seed: int, n_workers: int) -> list[dict] |
     if len(tasks) < 2 or not _is_plain(tasks):
         return None
     first, start = tasks[0], time.time()
-    candidates = {Same(task.options["parameters"]): task.parameters for task in tasks}
+    candidates = {candidate_key(task): task.parameters for task in tasks}
     splits: dict[tuple[Same, Same], Split] = {}
     for task in tasks:
         splits.setdefault(_split(task), (task.options["train"], task.options["test"]))
@@ -83,25 +92,32 @@ def _evaluate_grid(tasks: list[Task], seed: int, n_workers: int) -> list[dict] |
         grid = _Grid.of(first.estimator, list(candidates.values()), varied, seed, n_workers)
         with own_settings():
             target, weighs = (first.y, _weight(first)), bool(first.options["score_params"])
-            found = grid.train(first.X, target, list(splits.values()), first.scorer, weighs)
+            asked = first.scorer, weighs, parts_of(first)
+            found = grid.train(first.X, target, list(splits.values()), *asked)
     except Exception as error:  # a fit says better what is wrong with the data
         warn_of_fault(error)
         return None
     if found is None:
         return None
-    marks, members, solver, trained = found
+    marks, members, solver, (trained, scored) = found
     for member in members:
         warn(member.estimator, solver, member.progress)
     row, column = ({key: i for i, key in enumerate(keys)} for keys in (splits, candidates))
-    fit_time, score_time = ((b - a) / len(tasks) for a, b in ((start, trained), (trained, time.time())))
+    fit_time, score_time = ((b - a) / len(tasks) for a, b in ((start, trained), (trained, scored)))
     times = {"fit_time": fit_time, "score_time": score_time}
-    own = [marks[row[_split(task)]][column[Same(task.options["parameters"])]] for task in tasks]
-    return [result_of(task, mark, times) for task, mark in zip(tasks, own, strict=True)]
+    places = [(row[_split(task)], column[candidate_key(task)]) for task in tasks]
+    own = [[of_part[i][j] for of_part in marks] for i, j in places]
+    return [result_of(task, of_task, times) for task, of_task in zip(tasks, own, strict=True)]
 
 
-def result_of(task: Task, mark: Any, times: dict[str, float]) -> dict[str, Any]:
-    """Make what ``_fit_and_score`` returns for a task, given its score and how long it has taken."""
-    result = {"fit_error": None, "test_scores": mark}
+def parts_of(task: Task) -> list[str]:
+    """Name the rows of a split that a task asks for scores of."""
+    return ["test", "train"] if task.options["return_train_score"] else ["test"]
+
+
+def result_of(task: Task, marks: list, times: dict[str, float]) -> dict[str, Any]:
+    """Make what ``_fit_and_score`` returns for a task, given a score for each part and how long it has taken."""
+    result = {"fit_error": None, **{f"{part}_scores": mark for part, mark in zip(parts_of(task), marks, strict=True)}}
     if task.options["return_n_test_samples"]:
         result["n_test_samples"] = len(task.options["test"])
     if task.options["return_times"]:
@@ -140,7 +156,7 @@ def _is_plain(tasks: list[Task]) -> bool:
     of_scores = options["score_params"] or {}
     if set(of_scores) - {"sample_weight"} or any(value is not _weight(first) for value in of_scores.values()):
         return False
-    shared = ("scorer", "caller", "error_score", "fit_params", "score_params")
+    shared = ("scorer", "caller", "error_score", "fit_params", "score_params", "return_train_score")
     return all(
         task.X is first.X
         and task.y is first.y
@@ -151,12 +167,12 @@ def _is_plain(tasks: list[Task]) -> bool:
 
 
 def is_plain_call(task: Task) -> bool:
-    """Tell whether a call of ``_fit_and_score`` is for a score and nothing else, with rows as they are."""
+    """Tell whether a call of ``_fit_and_score`` is for scores and nothing else, with rows as they are."""
     options = task.options
     if not is_promised(task) or get_config()["enable_metadata_routing"] or get_config()["array_api_dispatch"]:
         return False
     listens = getattr(options["caller"], "_skl_callbacks", None)
-    return not (listens or any(options[name] for name in ("verbose", "return_train_score", "return_estimator")))
+    return not (listens or any(options[name] for name in ("verbose", "return_estimator")))
 
 
 @dataclass
@@ -188,12 +204,18 @@ class _Grid:
         return cls(candidates, varied, n_workers, scaling)
 
     def train(
-        self, X: Any, target: tuple[Any, Any], splits: list[Split], scorer: Callable, weighs: bool = False
-    ) -> tuple[list[list], list[Member], str, float] | None:
-        """Train all candidates without each split's test rows: marks (splits, candidates), models, solver, when.
+        self,
+        X: Any,
+        target: tuple[Any, Any],
+        splits: list[Split],
+        scorer: Callable,
+        weighs: bool = False,
+        parts_asked: Sequence[str] = ("test",),
+    ) -> tuple[list[list[list]], list[Member], str, tuple[float, float]] | None:
+        """Train all candidates without each split's test rows: marks (parts, splits, candidates), models, solver, when.
 
-        A target is y and the weights of all rows, if there are any, which a scorer may weigh by as well. None where a
-        fit would not be of the kind, or has failed.
+        When they were trained, and the first part scored. A target is y and the weights of all rows, if there are any,
+        which a scorer may weigh by as well. None where a fit would not be of the kind, or has failed.
         """
         leader, (y, _) = self.candidates[0], target
         try:
@@ -231,11 +253,14 @@ class _Grid:
                 trained = time.time()
                 found = zip(*(member.progress.params or [] for member in members), strict=True)
                 network = network.with_params([torch.cat(tensors) for tensors in found])
-                if _is_accuracy(scorer, leader):
-                    marks = rows.accuracies(network, weighs)
-                else:
-                    marks = rows.asked(self.candidates, scorer, network, weighs)
-                return marks, members, recipe.solver, trained
+                marks, scored = [], trained
+                for number, part in enumerate(parts_asked):
+                    if _is_accuracy(scorer, leader):
+                        marks.append(rows.accuracies(network, weighs, part))
+                    else:
+                        marks.append(rows.asked(self.candidates, scorer, network, weighs, part))
+                    scored = time.time() if number == 0 else scored
+                return marks, members, recipe.solver, (trained, scored)
         except CannotStack:
             return None
 

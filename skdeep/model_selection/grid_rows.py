@@ -119,48 +119,56 @@ class GridRows:
             found[j] = product if product is None else _spread(product, train, len(codes))
         return [found[settings.index(setting)] for setting in settings]
 
-    def _scores(self, network: Network) -> list[Tensor]:
-        """Compute the scores of each split's models on its test rows, (candidates, n_test, C)."""
+    def _rows_of(self, part: str) -> list[np.ndarray]:
+        """Take the rows of each split to "train" on, or to "test"."""
+        return [train if part == "train" else test for train, test in self.splits]
+
+    def _scores(self, network: Network, part: str) -> list[Tensor]:
+        """Compute the scores of each split's models on a part of its rows, (candidates, n, C)."""
         rows, each = self.problem.rows(), np.arange(network.n_models).reshape(len(self.splits), -1)
-        tests = [test for _, test in self.splits]
+        parts = self._rows_of(part)
         if isinstance(network, Linear):  # one product of all costs less than several calls
             scores = scores_of(network, rows, np.arange(len(self.problem.codes))).cpu()
             of_splits = scores.view(*each.shape, *scores.shape[1:])
-            return [own[:, torch.from_numpy(test)] for own, test in zip(of_splits, tests, strict=True)]
-        return [scores_of(network.select(own), rows, test).cpu() for own, test in zip(each, tests, strict=True)]
+            return [own[:, torch.from_numpy(index)] for own, index in zip(of_splits, parts, strict=True)]
+        return [scores_of(network.select(own), rows, index).cpu() for own, index in zip(each, parts, strict=True)]
 
-    def accuracies(self, network: Network, weighs: bool = False) -> list[list[float]]:
-        """Compute the accuracies of models (splits, candidates), each on the test rows of its split."""
+    def accuracies(self, network: Network, weighs: bool, part: str) -> list[list[float]]:
+        """Compute the accuracies of models (splits, candidates), each on a part of its split."""
         marks = []
-        for own, (_, test) in zip(self._scores(network), self.splits, strict=True):
+        for own, index in zip(self._scores(network, part), self._rows_of(part), strict=True):
             predicted = to_numpy(own[:, :, 0] > 0 if own.shape[2] == 1 else winners(own))
-            weight = self.weight[test] if weighs and self.weight is not None else None
-            marks.append(np.average(predicted == self.problem.codes[test], axis=1, weights=weight).tolist())
+            weight = self.weight[index] if weighs and self.weight is not None else None
+            marks.append(np.average(predicted == self.problem.codes[index], axis=1, weights=weight).tolist())
         return marks
 
-    def asked(self, candidates: list, scorer: Callable, network: Network, weighs: bool = False) -> list:
-        """Ask a scorer about the answers of models (splits, candidates) about the test rows of their splits."""
+    def asked(self, candidates: list, scorer: Callable, network: Network, weighs: bool, part: str) -> list:
+        """Ask a scorer about the answers of models (splits, candidates) about a part of their splits."""
         marks, scorer, leader = [], quickly(scorer), candidates[0]
         # else predictions are more exact than scores in training, or rounded to X's dtype
         is_double = network.params[0].dtype is torch.float64 and float_dtype(self.problem.source) == np.float64
-        known = self._scores(network) if is_double else None
-        for number, (_, test) in enumerate(self.splits):
+        known = self._scores(network, part) if is_double else None
+        for number, index in enumerate(self._rows_of(part)):
             if self.scales is not None:  # the leader is to speak of the targets of this split
                 leader._target_scale = self.scales[number]
-            labels, rows = leader._labels_of(self.problem)[test], np.empty((len(test), 0))
-            options = {"sample_weight": self.weight[test]} if weighs and self.weight is not None else {}
+            labels, rows = leader._labels_of(self.problem), np.empty((len(index), 0))
             if known is not None:
                 answers = [leader._answers(own) for own in known[number]]
             else:
-                answers = self._answers_of_fitted(candidates, network, number)
-            marks.append([_plain(scorer(own, rows, labels, **options)) for own in answers])
+                answers = self._answers_of_fitted(candidates, network, number, index)
+            weight = self.weight if weighs else None
+            of_split = []
+            for own in answers:  # each has labels and weights of its own, which any metric may write to
+                options = {} if weight is None else {"sample_weight": weight[index]}
+                of_split.append(_plain(scorer(own, rows, labels[index], **options)))
+            marks.append(of_split)
         return marks
 
-    def _answers_of_fitted(self, candidates: list, network: Network, number: int) -> list:
-        """Make what answers about a split's test rows for each of its models, as a fitted estimator does."""
+    def _answers_of_fitted(self, candidates: list, network: Network, number: int, index: np.ndarray) -> list:
+        """Make what answers about some rows for each of a split's models, as a fitted estimator does."""
         n, source, dtype = len(candidates), self.problem.source, float_dtype(self.problem.source)
         fitted = [fitted_copy(candidates, network, number * n + model, model, dtype) for model in range(n)]
-        scores = scores_of_members(fitted, source[self.splits[number][1]])
+        scores = scores_of_members(fitted, source[index])
         return [one._answers_of_fitted(own) for one, own in zip(fitted, scores, strict=True)]
 
 

@@ -113,9 +113,9 @@ def _is_imputer(step: Any) -> bool:
 
 
 def _is_scaler(step: BaseEstimator) -> bool:
-    """Say whether a step moves and scales columns, and does no more."""
+    """Say whether a step moves and scales columns, and does no more, such as to write to them."""
     known = type(step) in (StandardScaler, MinMaxScaler, MaxAbsScaler, RobustScaler)
-    return known and not getattr(step, "clip", False)
+    return known and step.copy and not getattr(step, "clip", False)
 
 
 def _are_numbers(X: Data) -> bool:
