@@ -21,7 +21,7 @@ from skdeep import (
     SigmoidClassifier,
     SoftmaxClassifier,
 )
-from skdeep.engine.losses import LOSSES, LabelSmoothing
+from skdeep.engine.losses import LOSSES, smoothed
 from skdeep.exact.descent import Stack, descend
 from skdeep.exact.lbfgs import LBFGS
 from skdeep.exact.losses import LogisticLoss, SoftmaxLoss, SquaredHinges, SquaredLoss, SquaredWestonWatkins
@@ -43,10 +43,10 @@ RHO = np.array([0.1, 0.03, 0.2, 0.1, 0.0])
 #: Each loss beside its twin for torch, and that one's target.
 PAIRS = {
     "softmax": (SoftmaxLoss(CODES, C), LOSSES["log_loss"](), CODES),
-    "smoothed": (SoftmaxLoss(CODES, C, 0.2), LabelSmoothing(LOSSES["log_loss"](), 0.2), CODES),
+    "smoothed": (SoftmaxLoss(CODES, C, 0.2), smoothed(LOSSES["log_loss"](), 0.2), CODES),
     "logistic": (LogisticLoss(INDICATORS), LOSSES["binary_log_loss"](), INDICATORS.T),
     "smoothed logistic": (
-        LogisticLoss(0.8 * INDICATORS + 0.1), LabelSmoothing(LOSSES["binary_log_loss"](), 0.2), INDICATORS.T
+        LogisticLoss(0.8 * INDICATORS + 0.1), smoothed(LOSSES["binary_log_loss"](), 0.2), INDICATORS.T
     ),
     "squared": (SquaredLoss(2.0 * INDICATORS - 1), LOSSES["squared_error"](), INDICATORS.T),
     "ovr": (SquaredHinges(2.0 * INDICATORS - 1), LOSSES["ovr"](squared=True), INDICATORS.T),

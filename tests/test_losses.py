@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from skdeep.engine.losses import LOSSES, LabelSmoothing, Loss, smoothed
+from skdeep.engine.losses import LOSSES, Loss, smoothed
 from skdeep.engine.networks import Linear
 
 SMOOTH = [case for case in LOSS_CASES if LOSSES[case[0]](**case[1]).smooth]
@@ -410,7 +410,9 @@ def test_smoothed_derivatives_are_those_of_autograd(name, shared):
 def test_no_smoothing_is_the_plain_loss():
     plain = LOSSES["log_loss"]()
     assert smoothed(plain, 0.0) is plain
-    assert isinstance(smoothed(plain, 0.1), LabelSmoothing)
+    assert smoothed(plain, 0.1).smoothing == 0.1 and plain.smoothing == 0
+    with pytest.raises(ValueError, match="label_smoothing is of cross-entropies, and SquaredError is none"):
+        smoothed(LOSSES["squared_error"](), 0.1)
 
 
 def test_one_unit_per_class_has_normalised_sigmoids():

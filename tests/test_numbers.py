@@ -32,7 +32,7 @@ from skdeep import (
 from skdeep.data.answers import Answers
 from skdeep.data.columns import Columns, sizes_of
 from skdeep.engine.frame import kept
-from skdeep.engine.losses import LOSSES, LabelSmoothing
+from skdeep.engine.losses import LOSSES, smoothed
 from skdeep.engine.rows import DenseRows, SparseRows
 from skdeep.fitting.links import link_of
 
@@ -488,7 +488,7 @@ def test_logarithms_are_those_of_many_digits(scores):
     for name, link in (("log_loss", "softmax"), ("binary_log_loss", "sigmoid")):
         found = LOSSES[name]().log_probabilities(tensor)[0]
         np.testing.assert_allclose(found, exact_logs(scores, link), rtol=1e-9, atol=1e-11)
-        smooth = LabelSmoothing(LOSSES[name](), 0.1).log_probabilities(tensor)[0]
+        smooth = smoothed(LOSSES[name](), 0.1).log_probabilities(tensor)[0]
         np.testing.assert_array_equal(smooth, found)
         np.testing.assert_allclose(found.exp(), LOSSES[name]().probabilities(tensor)[0], rtol=1e-10, atol=1e-300)
 

@@ -21,7 +21,7 @@ from skdeep import (
     SoftmaxClassifier,
     TorchClassifier,
 )
-from skdeep.engine.losses import LabelSmoothing, Softmax
+from skdeep.engine.losses import Softmax, smoothed
 from skdeep.model_selection import GridSearchCV
 
 X, Y = (array[:300] for array in load_digits(return_X_y=True))
@@ -30,7 +30,7 @@ P = LogisticRegression(C=1e-3, max_iter=300).fit(X, Y).predict_proba(X)
 SHORT = {"max_iter": 4, "random_state": 0}
 
 
-@pytest.mark.parametrize("loss", [Softmax(), LabelSmoothing(Softmax(), 0.2)])
+@pytest.mark.parametrize("loss", [Softmax(), smoothed(Softmax(), 0.2)])
 def test_loss(loss):
     """Against autograd, and the mean over the classes by their probabilities."""
     scores = torch.randn(2, 5, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0), requires_grad=True)

@@ -11,6 +11,7 @@ A loss knows nothing of features, weights or penalties. To add one, write a subc
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 
 import numpy as np
@@ -31,6 +32,8 @@ class Loss:
     #: How steep it is far from its minimum, beside others in their unit: gradients, and what is small of them, are as
     #: many times smaller.
     slope = 1.0
+    #: Share of each target that is spread over the possible answers, of cross-entropies (`smoothed`).
+    smoothing = 0.0
 
     @property
     def asks_autograd(self) -> bool:
@@ -128,12 +131,23 @@ class Softmax(Loss):
         log_p = np.log(np.maximum(mean, least))
         return log_p - log_p.mean(-1, keepdims=True)
 
+    def _softened(self, scores: Tensor, target: Tensor) -> Tensor:
+        """Make targets of the loss: codes, or probabilities."""
+        amount, even = self.smoothing, self.smoothing / scores.shape[-1]
+        if not amount:
+            return target
+        if target.is_floating_point():
+            return (1 - amount) * target + even
+        return torch.full_like(scores, even).scatter_(-1, _column_of(target, scores), 1 - amount + even)
+
     def value(self, scores: Tensor, target: Tensor) -> Tensor:
+        target = self._softened(scores, target)
         if target.is_floating_point():
             return -(target * log_softmax(scores)).sum(-1)
         return -log_softmax(scores).gather(-1, _column_of(target, scores)).squeeze(-1)
 
     def value_and_gradient(self, scores: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        target = self._softened(scores, target)  # first: what follows may use the memory of the scores
         log_p = log_softmax(scores)
         if target.is_floating_point():
             return -(target * log_p).sum(-1), log_p.exp_().sub_(target)
@@ -177,12 +191,17 @@ class Logistic(Loss):
     def starting_scores(self, mean: np.ndarray, least: float) -> np.ndarray:
         return np.log(np.maximum(mean, least) / np.maximum(1 - mean, least))
 
+    def _softened(self, scores: Tensor, target: Tensor) -> Tensor:
+        if not self.smoothing:
+            return target
+        return (1 - self.smoothing) * target.to(scores.dtype) + self.smoothing / 2
+
     def value(self, scores: Tensor, target: Tensor) -> Tensor:
-        target = target.expand(scores.shape)
+        target = self._softened(scores, target).expand(scores.shape)
         return F.binary_cross_entropy_with_logits(scores, target, reduction="none").sum(-1)
 
     def value_and_gradient(self, scores: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        return self.value(scores, target), torch.sigmoid(scores).sub_(target)
+        return self.value(scores, target), torch.sigmoid(scores).sub_(self._softened(scores, target))
 
     def hessian(self, scores: Tensor, target: Tensor) -> Tensor:
         return torch.diag_embed(self.hessian_diagonal(scores, target))
@@ -203,13 +222,11 @@ class Logistic(Loss):
         return log_softmax(F.logsigmoid(scores))
 
 
-class LabelSmoothing(Loss):
-    r"""A cross-entropy against softened targets: a share of each target is spread evenly over the possible answers.
+def smoothed(loss: Loss, amount: float) -> Loss:
+    r"""Make a cross-entropy against softened targets: a share of each is spread evenly over the possible answers.
 
     Of C classes, the true one has :math:`1 - \epsilon + \epsilon / C` and the others :math:`\epsilon / C`; an
-    indicator t becomes :math:`(1 - \epsilon) t + \epsilon / 2`. Cross-entropies are linear in the target, so that this
-    is the plain loss, a `Softmax` or `Logistic`, plus :math:`\epsilon \langle t - u, s \rangle`, with u the even target
-    and :math:`\epsilon` the amount, from 0 to 1.
+    indicator t becomes :math:`(1 - \epsilon) t + \epsilon / 2`, with :math:`\epsilon` the amount, from 0 to 1.
 
     References
     ----------
@@ -219,59 +236,18 @@ class LabelSmoothing(Loss):
     --------
     >>> import torch
     >>> scores, target = torch.tensor([[3.2, 5.1, -1.7]]), torch.tensor([0])
-    >>> ours = LabelSmoothing(Softmax(), 0.1).value(scores, target).item()
+    >>> ours = smoothed(Softmax(), 0.1).value(scores, target).item()
     >>> torchs = torch.nn.functional.cross_entropy(scores, target, label_smoothing=0.1).item()
     >>> round(ours, 2), round(torchs, 2)
     (2.14, 2.14)
     """
-
-    def __init__(self, loss: Loss, amount: float):
-        self.loss, self.amount = loss, amount
-        self.target, self.shift_invariant = loss.target, loss.shift_invariant
-        self.smooth, self.twice_smooth = loss.smooth, loss.twice_smooth
-
-    @property
-    def asks_autograd(self) -> bool:
-        return self.loss.asks_autograd
-
-    def curvature(self, n_columns: int) -> float:
-        return self.loss.curvature(n_columns)
-
-    def _pull(self, scores: Tensor, target: Tensor) -> Tensor:
-        """Compute what is added to the gradient, wherever the scores are."""
-        if self.target == "indicators":
-            return (self.amount * (target.to(scores.dtype) - 0.5)).expand(scores.shape)
-        if target.is_floating_point():
-            return (self.amount * (target - 1 / scores.shape[-1])).expand(scores.shape)
-        pull = torch.full_like(scores, -self.amount / scores.shape[-1])
-        column = _column_of(target, scores)
-        return pull.scatter_add_(-1, column, torch.full_like(scores[..., :1], self.amount))
-
-    def value(self, scores: Tensor, target: Tensor) -> Tensor:
-        return self.loss.value(scores, target) + (self._pull(scores, target) * scores).sum(-1)
-
-    def value_and_gradient(self, scores: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        pull = self._pull(scores, target)
-        extra = (pull * scores).sum(-1)  # first: the loss may use the memory of the scores
-        value, gradient = self.loss.value_and_gradient(scores, target)
-        return value.add_(extra), gradient.add_(pull)
-
-    def hessian(self, scores: Tensor, target: Tensor) -> Tensor:
-        return self.loss.hessian(scores, target)
-
-    def hessian_diagonal(self, scores: Tensor, target: Tensor) -> Tensor:
-        return self.loss.hessian_diagonal(scores, target)
-
-    def probabilities(self, scores: Tensor) -> Tensor:
-        return self.loss.probabilities(scores)
-
-    def log_probabilities(self, scores: Tensor) -> Tensor:
-        return self.loss.log_probabilities(scores)
-
-
-def smoothed(loss: Loss, amount: float) -> Loss:
-    """Make a loss with so much label smoothing: itself, if that is none."""
-    return LabelSmoothing(loss, amount) if amount else loss
+    if not amount:
+        return loss
+    if not isinstance(loss, Softmax | Logistic):
+        raise ValueError(f"label_smoothing is of cross-entropies, and {type(loss).__name__} is none. Use 0.")
+    loss = copy.copy(loss)
+    loss.smoothing = amount
+    return loss
 
 
 class SquaredError(Loss):

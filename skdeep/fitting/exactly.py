@@ -15,7 +15,7 @@ import torch
 from skdeep.data.problem import Problem
 from skdeep.engine import losses
 from skdeep.engine import values as of_values
-from skdeep.engine.losses import LabelSmoothing, Loss
+from skdeep.engine.losses import Loss
 from skdeep.engine.networks import Linear, Network
 from skdeep.engine.penalties import L1, L2, ElasticNet, NoPenalty
 from skdeep.engine.per_model import groups
@@ -97,21 +97,21 @@ def _is_known(loss: Loss) -> bool:
     """Tell whether a loss is smooth, and known here."""
     if isinstance(loss, of_values.ValueLoss):
         return loss.smooth and loss.convex and type(loss) in _KNOWN_OF_VALUES
-    return loss.smooth and type(loss.loss if type(loss) is LabelSmoothing else loss) in _KNOWN
+    return loss.smooth and type(loss) in _KNOWN
 
 
 def row_loss(loss: Loss, target: np.ndarray, n_outputs: int) -> RowLoss:
     """Make the smooth loss of rows with these targets."""
-    amount, base = (loss.amount, loss.loss) if type(loss) is LabelSmoothing else (0.0, loss)
-    if type(base) is losses.Softmax:
+    amount = loss.smoothing
+    if type(loss) is losses.Softmax:
         return SoftmaxLoss(target.astype(np.intp), n_outputs, amount)
-    if type(base) is losses.WestonWatkinsHinge:
+    if type(loss) is losses.WestonWatkinsHinge:
         return SquaredWestonWatkins(target.astype(np.intp), n_outputs)
-    if type(base) is losses.Logistic:
+    if type(loss) is losses.Logistic:
         return LogisticLoss(_indicators(target) * (1 - amount) + amount / 2)
-    if isinstance(base, of_values.ValueLoss):
-        return _loss_of_values(base, np.ascontiguousarray(target.T))
-    if type(base) is losses.SquaredError:
+    if isinstance(loss, of_values.ValueLoss):
+        return _loss_of_values(loss, np.ascontiguousarray(target.T))
+    if type(loss) is losses.SquaredError:
         return SquaredLoss(2 * _indicators(target) - 1)
     return SquaredHinges(2 * _indicators(target) - 1)
 
