@@ -196,13 +196,13 @@ def test_directions_are_those_of_the_two_loop_recursion(seed, n_steps, linear):
     point = objective.start()
     gradient = (hessian @ point.unsqueeze(2)).squeeze(2)
     pairs, known = [[] for _ in range(K)], [None] * K
+    fresh = Preconditioner.of(objective)
     for i in range(n_steps):
         models = np.arange(K) if i % 3 else np.flatnonzero(rng.random(K) < 0.7)
         if not len(models):
             continue
         if linear:
             for m in models[np.isin(directions.n_calls[models], (0, 8))]:
-                fresh = Preconditioner.of(objective)
                 fresh.compute(np.array([m]), point[[m]], average=directions.n_calls[m] == 0)
                 unit = torch.eye(C * (D + 1), dtype=torch.float64).unsqueeze(0)
                 start[m] = fresh(np.array([m]), unit)[0].mT

@@ -25,6 +25,7 @@ from skdeep.engine.rows import DenseRows, SparseRows
 from skdeep.engine.training import Progress
 from skdeep.exact import newton as exact_newton
 from skdeep.exact import rivals
+from skdeep.fitting import solving
 from skdeep.model_selection.stacks import fit_stack
 from skdeep.solvers.full_batch import minimise
 from skdeep.solvers.line_search import LineSearch
@@ -62,6 +63,21 @@ def test_the_optimum_of_newton_cholesky_on_raw_columns(name, alpha, gap):
     theirs = LogisticRegression(C=1 / (alpha * len(y)), solver="newton-cholesky", tol=1e-10, max_iter=1000).fit(X, y)
     assert abs(objective(ours, X, y, alpha) - objective(theirs, X, y, alpha)) <= gap
     assert ours.n_iter_ < 25
+
+
+@pytest.mark.parametrize("in_torch", [False, True])
+@pytest.mark.parametrize("model", [SoftmaxClassifier, SigmoidClassifier])
+def test_columns_of_any_size_are_not_in_the_way_of_quasi_newton_steps(model, in_torch, monkeypatch):
+    """Columns that others outsize had all their curvature made up: 388 iterations."""
+    set_constant(monkeypatch, "_MAX_SYSTEM", 0)
+    if in_torch:
+        monkeypatch.setattr(Newton, "max_params", 0)
+        monkeypatch.setattr(solving, "has_exact_solver", lambda *of: False)
+    X, y = load_breast_cancer(return_X_y=True)
+    settings = {"solver": "lbfgs", "alpha": 1e-6, "tol": 1e-6}
+    raw, scaled = (model(standardize=standardize, **settings).fit(X, y) for standardize in (False, True))
+    assert raw.n_iter_ < 50
+    assert raw.loss_ == pytest.approx(scaled.loss_, rel=1e-6)
 
 
 @pytest.mark.parametrize("name", ["wine", "breast_cancer"])

@@ -26,7 +26,7 @@ from skdeep.exact.descent import Stack, dot
 from skdeep.exact.rows import Rows
 
 _EPS = float(np.finfo(np.float64).eps)
-#: Least curvature, as a share of the largest.
+#: Least curvature, as a share of the largest of columns that are brought to one size.
 _LEAST = _EPS**0.4
 #: Pairs of steps and gradient changes that are remembered.
 _HISTORY = 10
@@ -120,11 +120,12 @@ class LBFGS:
         weight = stack.weight if len(stack.weight) == 1 else stack.weight[first]
         at = type(stack.at)(*(part[first] for part in stack.at))
         second = stack.loss.keep(first).diagonal(stack.scores[first], at) * weight[:, None]
-        rho, D = stack.rho[first], stack.params.shape[2]
+        rho, D, size = stack.rho[first], stack.params.shape[2], stack.rows.diagonal(weight)
+        size[size == 0] = 1.0
         self._of_shift = np.where(rho > 0, 1 / np.where(rho > 0, rho, 1.0), 0.0)[:, None]
         if only_diagonal:
-            diagonal = stack.rows.diagonal(second.mean(1)) + rho
-            self._inverse = 1 / (diagonal + _LEAST * diagonal.max(1, keepdims=True))[:, None]
+            diagonal = stack.rows.diagonal(second.mean(1))[:, None]
+            self._inverse = 1 / (diagonal + rho[:, None] + _least(diagonal, rho, size))
             return
         if average:
             total = weight.sum(1)
@@ -137,10 +138,8 @@ class LBFGS:
         else:
             blocks = _grams(stack.rows, second.reshape(-1, second.shape[-1])).reshape(len(first), -1, D, D)
         each = np.arange(D)
-        blocks[:, :, each, each] += rho[:, None]
-        largest = blocks[:, :, each, each].max((1, 2))
         # columns that others determine, and scores that have no curvature left
-        blocks[:, :, each, each] += (_LEAST * largest)[:, None, None]
+        blocks[:, :, each, each] += rho[:, None] + _least(blocks[:, :, each, each], rho, size)
         self._inverse = np.stack([[_inverse(block) for block in of_model] for of_model in blocks])
 
     def _precondition(self, vectors: np.ndarray, shift_invariant: bool) -> np.ndarray:
@@ -155,6 +154,16 @@ class LBFGS:
         found -= found.sum(2, keepdims=True) / n_scores
         found += shift * (self._of_shift if alike else self._of_shift[self._group])
         return found
+
+
+def _least(curvature: np.ndarray, rho: np.ndarray, size: np.ndarray) -> np.ndarray:
+    """Compute the least curvature of columns (G, 1, D), given what rows have (G, C or 1, D), and their sizes (G, D).
+
+    Of the penalty's, `rho` (G, D), it is the part of the column that it holds least.
+    """
+    held = np.where(rho > 0, rho / size, np.inf).min(1)[:, None, None]
+    largest = np.fmax((curvature / size[:, None]).max((1, 2), keepdims=True), np.where(held < np.inf, held, 0.0))
+    return _LEAST * size[:, None] * largest
 
 
 def _grams(rows: Rows, factor: np.ndarray) -> np.ndarray:

@@ -34,6 +34,7 @@ class Preconditioner:
     objective: Objective
     inverse: Tensor  # of the blocks, (K, C, D, D)
     of_shift: Tensor  # inverse curvature along a common shift of the scores, (K, 1, D)
+    size: Tensor  # of columns, but for a factor, (K, 1, D)
 
     @classmethod
     def of(cls, objective: Objective) -> Preconditioner | None:
@@ -45,7 +46,8 @@ class Preconditioner:
             return None
         like, size = objective.network.params[0], width(objective)
         inverse = torch.eye(size).to(like).repeat(n_models, n_scores, 1, 1)
-        return cls(objective, inverse, of_shift=like.new_ones(n_models, 1, size))
+        ones = like.new_ones(n_models, 1, size)
+        return cls(objective, inverse, of_shift=ones, size=ones.clone())
 
     @classmethod
     def fits(cls, loss: Loss, n_scores: int, n_inputs: int) -> bool:
@@ -54,19 +56,25 @@ class Preconditioner:
 
     def select(self, models: np.ndarray, objective: Objective) -> Preconditioner:
         """Select the inverses of some of the models, whose objectives these are."""
-        return Preconditioner(objective, self.inverse[models], self.of_shift[models])
+        return Preconditioner(objective, self.inverse[models], self.of_shift[models], self.size[models])
 
     def compute(self, models: np.ndarray, point: Tensor, average: bool = False) -> None:
         """Compute the inverses of some of the models anew, at their points (k, P); `average`: see `curvature`."""
         for part, objective, blocks in curvature(self.objective, models, point, average=average):
             of_penalty, diagonal = ridge(objective), blocks.diagonal(dim1=2, dim2=3)
-            diagonal += of_penalty
-            # columns that others determine, and scores that have no curvature left
-            largest = diagonal.amax((1, 2), keepdim=True).clamp(min=torch.finfo(diagonal.dtype).tiny)
-            diagonal += torch.finfo(diagonal.dtype).eps ** 0.4 * largest
+            limits = torch.finfo(diagonal.dtype)
+            if average:
+                self.size[models[part]] = torch.where(diagonal > 0, diagonal, 1.0)
+            size = self.size[models[part]]
+            # columns that others determine, and scores that have no curvature left: a share of the largest of columns
+            # that are brought to one size, or of the penalty of the one that it holds least
+            held = torch.where(of_penalty > 0, of_penalty / size, torch.inf).amin((1, 2), keepdim=True)
+            most = torch.maximum((diagonal / size).amax((1, 2), keepdim=True), torch.where(held < torch.inf, held, 0.0))
+            diagonal += of_penalty + limits.eps**0.4 * size * most.clamp(min=limits.tiny)
+            largest = diagonal.amax((1, 2))
             factor, failed = torch.linalg.cholesky_ex(blocks)
             # no inverse where a loss overflows, bends the other way, or is flat up to rounding
-            flat = (largest <= torch.finfo(largest.dtype).eps).flatten()
+            flat = largest <= limits.eps
             sound = np.flatnonzero(~(failed.any(1) | flat).cpu().numpy())
             if not len(sound):
                 continue
