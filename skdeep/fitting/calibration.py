@@ -20,8 +20,8 @@ from skdeep.fitting.recipe import FoldModels, Member, Recipe, Stack, trained_on
 from skdeep.fitting.settings import FULL_BATCH
 from skdeep.fitting.solving import solve
 
-#: Folds whose out-of-fold scores a calibration is fitted on.
-N_FOLDS = 5
+#: Folds whose out-of-fold scores a calibration is fitted on: of few rows, and of so many, that are so many per class.
+_FOLDS_OF_FEW, _FOLDS_OF_MANY, _MANY, _MANY_PER_CLASS = 5, 3, 1500, 40
 #: Scores of all rows up to which folds train in the stack of the model on all rows.
 _FEW_TERMS = 2**14
 
@@ -61,7 +61,10 @@ def _deal(recipe: Recipe, problem: Problem, members: list[Member], seed: int) ->
     """Deal the rows into folds."""
     # what is held out is scored once for all rows that are equal; training is that of the model on all rows
     merges = recipe.batch_rows == problem.n_rows
-    dealt = problem.dealt(N_FOLDS, seed, {True, merges})
+    distinct, n_classes = problem.distinct(seed), len(members[0].estimator.classes_)
+    has_many = len(distinct.first) >= max(_MANY, _MANY_PER_CLASS * n_classes)
+    n_folds = _FOLDS_OF_MANY if has_many else _FOLDS_OF_FEW
+    dealt = problem.dealt(distinct, n_folds, seed, {True, merges})
     folds = dealt[True]
     if len(folds.numbers) < 2:
         raise ValueError(
