@@ -35,8 +35,8 @@ def levels(keys: Sequence[Any], strength: np.ndarray) -> tuple[list[np.ndarray],
 
 def in_batches(models: np.ndarray, rows: Rows, loss: RowLoss, way: Directions) -> list[np.ndarray]:
     """Divide models into as many as are best moved at a time."""
-    size = min(max(1, way.most_scores // (loss.n_scores * rows.shape[0])), len(models))
-    return np.split(models, range(int(size), len(models), int(size)))
+    size = int(min(max(1, way.most_scores / (loss.n_scores * rows.shape[0])), len(models)))
+    return np.split(models, range(size, len(models), size))
 
 
 def follow(
