@@ -74,10 +74,6 @@ class ValueLoss(Loss):
         """Make the same loss with a setting that follows from the targets, if it has one."""
         return self
 
-    @property
-    def asks_autograd(self) -> bool:
-        return False
-
     def value(self, scores: Tensor, target: Tensor) -> Tensor:
         return self.of_each(scores, target)[0].sum(-1)
 
