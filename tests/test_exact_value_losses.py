@@ -123,21 +123,6 @@ def test_parts_and_stacks(name):
     assert loss.one(1).at(scores[:, 1:]).gradient == pytest.approx(at.gradient[:, 1:], rel=1e-14)
 
 
-@pytest.mark.parametrize(
-    ("make_loss", "words"),
-    [
-        (lambda: HuberLoss(VALUES.T, 0.0), "delta=0.0 is not more than 0"),
-        (lambda: SquaredInsensitive(VALUES.T, -0.1), "epsilon=-0.1 is not at least 0"),
-        (lambda: TweedieLoss(COUNTS.T, 3), "power=3 is not between 1 and 2"),
-        (lambda: TweedieLoss(-COUNTS.T, 1.0), "targets at least zero"),
-        (lambda: TweedieLoss(COUNTS.T, 2.0), "targets more than zero"),
-    ],
-)
-def test_what_is_refused(make_loss, words):
-    with pytest.raises(ValueError, match=words):
-        make_loss()
-
-
 def minimise(loss, rho, way=Newton, rows=Z, weight=None, tol=1e-10, max_iter=300):
     n, columns = rows.shape
     weight = np.full((1, n), 1 / n) if weight is None else weight

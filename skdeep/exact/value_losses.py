@@ -32,8 +32,6 @@ class HuberLoss(OfResiduals):
 
     def __init__(self, target: np.ndarray, delta: float):
         super().__init__(target, delta)
-        if not delta > 0:
-            raise ValueError(f"delta={delta!r} is not more than 0: for the absolute error, see skdeep.exact.piecewise.")
         self.delta = delta
 
     def at(self, scores: np.ndarray) -> At:
@@ -57,8 +55,6 @@ class SquaredInsensitive(OfResiduals):
 
     def __init__(self, target: np.ndarray, epsilon: float):
         super().__init__(target, epsilon)
-        if not epsilon >= 0:
-            raise ValueError(f"epsilon={epsilon!r} is not at least 0.")
         self.epsilon = epsilon
 
     def at(self, scores: np.ndarray) -> At:
@@ -81,13 +77,6 @@ class TweedieLoss(OfColumns):
 
     def __init__(self, target: np.ndarray, power: float):
         super().__init__(target, power)
-        if not 1 <= power <= 2:
-            raise ValueError(
-                f"power={power!r} is not between 1 and 2, where half the deviance is convex in the scores."
-            )
-        if not (target >= 0).all() or (power == 2 and not target.all()):
-            least = "more than zero" if power == 2 else "at least zero"
-            raise ValueError(f"A target is {target.min()!r}: Tweedie's loss of power {power:g} is of targets {least}.")
         self.power, self._a, self._b = power, 2 - power, power - 1
         is_zero = target == 0
         self._zero = is_zero if is_zero.any() else None
