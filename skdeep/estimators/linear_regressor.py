@@ -95,6 +95,8 @@ class LinearRegressor(BaseTorchRegressor, LinearModel):
             strength, auto = strength[:, None] * np.ones_like(unit), auto[:, None]
 
         def in_units(power: float) -> Any:
+            if not power:
+                return 1.0
             with np.errstate(over="ignore"):  # of tiny targets, any penalty is infinite
                 return np.where(auto, 1.0, unit**power) if auto.any() else unit**power
 
@@ -155,5 +157,4 @@ class LinearRegressor(BaseTorchRegressor, LinearModel):
         return steps_are_few or super()._is_exact_cheap(problem, loss, newton_params)
 
     def _max_newton_params(self, problem: Problem, loss: Loss) -> int | None:
-        at_once = self._solves_at_once(self._loss(self.n_outputs_), problem.n_rows)
-        return None if at_once else super()._max_newton_params(problem, loss)
+        return None if self._solves_at_once(loss, problem.n_rows) else super()._max_newton_params(problem, loss)
