@@ -13,7 +13,6 @@ product is twice as fast as ``(B, in) @ (in, out)`` on a CPU. Products with spar
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any, TypeAlias
@@ -430,9 +429,9 @@ class Linear(Network):
         return self._coef_scale
 
     def with_params(self, params: list[Tensor]) -> Linear:
-        other = copy.copy(self)
-        other.params, other._scaled, other._scratch = list(params), None, Scratch()
-        if self._no_intercept is not None:
+        other = object.__new__(type(self))  # which a copy takes longer to come to
+        vars(other).update(vars(self), params=list(params), _scaled=None, _scratch=Scratch())
+        if self._no_intercept is not None and len(params[0]) != len(self._no_intercept):
             other._no_intercept = params[0].new_zeros(params[0].shape[:2])
         return other
 

@@ -112,8 +112,8 @@ class LinearRegressor(BaseTorchRegressor, LinearModel):
     def _measure_targets(self, table: np.ndarray, weight: np.ndarray | None) -> TargetScale:
         scale = super()._measure_targets(table, weight)
         # beside squares, a norm of one strength leaves nothing of small targets
-        in_squares = not (self._loss_of_targets.robust or self._scales_columns)
-        if in_squares and self.alpha == "auto" and not self._has_smooth_penalty:
+        is_norm = self.alpha == "auto" and not self._has_smooth_penalty
+        if is_norm and not (self._loss_of_targets.robust or self._scales_columns):
             warn_of_small_targets(scale, table, self.loss)
         return scale
 

@@ -184,15 +184,11 @@ def mean_weights(members: Sequence[Member]) -> np.ndarray:
     return np.array([members[m].mean_weight for m in first])[number]
 
 
-def total_weights(problem: Problem, members: Sequence[Member]) -> np.ndarray:
-    """Compute the weight of all rows that each model has seen, also in earlier calls of ``partial_fit``."""
-    return mean_weights(members) * [m.n_rows(problem) for m in members] + [m.state.seen for m in members]
-
-
 def penalty_of(recipe: Recipe, problem: Problem, members: list[Member]) -> ElasticNet:
-    """Make the penalty of each model of a stack."""
-    sizes = np.minimum(recipe.batch_rows, [member.n_rows(problem) for member in members])
-    return recipe.penalty(members, total_weights(problem, members), mean_weights(members) * sizes)
+    """Make the penalty of each model of a stack, by the weight of all rows that it has seen, also in earlier calls."""
+    mean, n_rows = mean_weights(members), np.array([member.n_rows(problem) for member in members])
+    total = mean * n_rows + [member.state.seen for member in members]
+    return recipe.penalty(members, total, mean * np.minimum(recipe.batch_rows, n_rows))
 
 
 def starting_scores(problem: Problem, members: Sequence[Member], loss: Loss, n_outputs: int) -> np.ndarray:
