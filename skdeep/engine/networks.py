@@ -293,7 +293,6 @@ class Linear(Network):
         given = None if intercept is None else center, scale, unit
         #: Center, scale and unit, in the precision of steps.
         self.columns = [c if c is None else as_shared(c.astype(dtype, copy=False)) for c in given]
-        self._no_intercept = coef.new_zeros(coef.shape[:2]) if intercept is None else None
         #: Whether batches come in scaled columns.
         self._is_prepared = False
         #: The batch of the last `training_scores` in scaled columns, if it has been: `gradient` takes it from there.
@@ -304,6 +303,7 @@ class Linear(Network):
         columns, coef = self.columns[which], self.params[0]
         return None if columns is None else to_device(torch.from_numpy(columns[:, None]), coef.device, coef.dtype)
 
+    _no_intercept = cached_property(lambda self: self.params[0].new_zeros(self.params[0].shape[:2]))
     center = cached_property(lambda self: self._tensor(0))
     scale = cached_property(lambda self: self._tensor(1))
 
@@ -327,7 +327,7 @@ class Linear(Network):
     def unscaled(self, room: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Compute coefficients (K, C, d), in `room` if that is given, and intercepts (K, C) on the raw columns."""
         coef = self.params[0] if self.scale is None else torch.mul(self.params[0], self.scale, out=room)
-        if self._no_intercept is not None:
+        if len(self.params) == 1:
             return coef, self._no_intercept
         if self.center is None:
             return coef, self.params[1]
@@ -352,7 +352,7 @@ class Linear(Network):
 
     def set_unscaled(self, coef: Tensor, intercept: Tensor) -> None:
         """Start from coefficients and intercepts on the raw columns."""
-        if self._no_intercept is None:
+        if len(self.params) > 1:
             if self.center is not None:
                 intercept = _shifted(intercept, coef, self.center.to(coef), 1)
             self.params[1].copy_(intercept)
@@ -389,7 +389,7 @@ class Linear(Network):
 
     def _of_scaled(self, X: Tensor) -> Tensor:
         """Compute scores of a batch in scaled columns."""
-        return affine(X, self.params[0], self.params[1] if self._no_intercept is None else self._no_intercept)
+        return affine(X, self.params[0], self.params[1] if len(self.params) > 1 else self._no_intercept)
 
     def scores(self, X: Tensor) -> Tensor:
         scaled = self._with_scale(X)
@@ -431,8 +431,9 @@ class Linear(Network):
     def with_params(self, params: list[Tensor]) -> Linear:
         other = object.__new__(type(self))  # which a copy takes longer to come to
         vars(other).update(vars(self), params=list(params), _scaled=None, _scratch=Scratch())
-        if self._no_intercept is not None and len(params[0]) != len(self._no_intercept):
-            other._no_intercept = params[0].new_zeros(params[0].shape[:2])
+        known = vars(self).get("_no_intercept")
+        if known is not None and len(known) != len(params[0]):
+            vars(other)["_no_intercept"] = params[0].new_zeros(params[0].shape[:2])
         return other
 
     def select(self, models: np.ndarray) -> Network:
