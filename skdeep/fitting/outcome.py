@@ -50,7 +50,7 @@ def look_at_end(recipe: Recipe, problem: Problem, network: Network, members: lis
         p = member.progress
         if p.error is not None or p.params is None or p.watch_score:
             continue
-        is_huge = _are_huge(p.params, largest)
+        is_huge = p.size > largest**0.4 if p.size else _are_huge(p.params, largest)
         if descends and not is_huge:
             continue
         of_zero = _loss_of_zero(recipe, problem, member)
