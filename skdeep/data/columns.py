@@ -24,7 +24,6 @@ _CHUNK_ROWS, _CACHED_VALUES, _CHUNK_VALUES = 1024, 2**17, 2**24
 _FEW_VALUES = 2**18  # up to which all rows are one chunk, for all models at once
 #: Least variance, as a share of the squared distance from where it is measured, that keeps its digits.
 _NEAR = 0.01
-_EPS = float(np.finfo(np.float64).eps)
 
 
 @dataclass
@@ -216,7 +215,7 @@ def _in_own_dtype(rows: DenseRows | SparseRows) -> tuple[DenseRows | SparseRows,
 def _rounding_of(kind: torch.dtype) -> float:
     """Compute `Columns.rounding` of values of a dtype."""
     narrow = kind.is_floating_point and kind is not torch.float64
-    return torch.finfo(kind).eps if narrow else 10 * _EPS
+    return torch.finfo(kind).eps if narrow else 10 * torch.finfo(torch.float64).eps
 
 
 def _parts_of(

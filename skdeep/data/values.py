@@ -162,8 +162,7 @@ class TargetScale:
         each = [_measured(own, weight, is_centred, loss.log_link) for own in np.ascontiguousarray(values.T)]
         mean, unit = (np.array(part) for part in zip(*each, strict=True))
         varies = unit > 0
-        if not all(varies):
-            unit = np.where(varies, unit, np.where(mean != 0, np.abs(mean), 1.0))
+        unit = np.where(varies, unit, np.where(mean != 0, np.abs(mean), 1.0))
         if len(unit) > 1 and not per_column:
             counted = unit[varies] if varies.any() else unit  # beside the level of others, these would be nothing
             unit = counted.max() * np.sqrt(np.square(counted / counted.max()).mean()) * plain.unit

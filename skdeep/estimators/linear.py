@@ -140,7 +140,8 @@ class LinearModel(SparseCoefMixin, BaseTorchEstimator):
         if self._has_smooth_penalty and penalty.smooth and loss.smooth:
             return "lbfgs" if self._is_exact_cheap(problem, loss, newton_params) else "sgd"
         own = type(self)._penalty.__module__.partition(".")[0] == __name__.partition(".")[0]  # not a user's
-        is_known = own and self._is_certified(loss)
+        # of any strength: whether a model is in a stack with others must make no difference
+        is_known = own and is_certified(loss, PENALTIES[self.penalty](np.ones(1), np.full(1, 0.5)))
         can_be = is_known and not problem.is_stored and takes_targets(problem, loss)
         unbounded = self.penalty is None and loss.target != "values"  # hinges that fall for ever
         if self.early_stopping or self.verbose or unbounded or not can_be:
@@ -160,12 +161,6 @@ class LinearModel(SparseCoefMixin, BaseTorchEstimator):
         n, d = problem.n_rows, problem.source.shape[1]
         n_values = n * (d * problem.density + 1)
         return n if self.penalty == "l2" and by_rows(loss, (n, d), n_values, self.n_outputs_) else d
-
-    def _is_certified(self, loss: Loss) -> bool:
-        """Tell whether there is a solver with a certificate for the objective."""
-        # of any strength: whether a model is in a stack with others must make no difference
-        penalty = PENALTIES[self.penalty](np.ones(1), np.full(1, 0.5))
-        return is_certified(loss, penalty)
 
     def _is_exact_cheap(self, problem: Problem, loss: Loss, newton_params: int | None) -> bool:
         """Tell whether the optimum of a smooth objective costs no more than mini-batch training."""

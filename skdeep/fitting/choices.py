@@ -44,10 +44,8 @@ def epochs_of(steps: int, problem: Problem, rows: int) -> int:
     return -(-steps // -(-problem.n_rows // rows))
 
 
-def choose(
-    estimator: Classifier, problem: Problem, solver: str, rows: int, judged_by: Loss, **decisions: Any
-) -> Recipe:
-    """Make the recipe of an estimator's fit, with so many rows per step.
+def choose(estimator: Classifier, problem: Problem, solver: str, rows: int, loss: Loss, **decisions: Any) -> Recipe:
+    """Make the recipe of an estimator's fit, with so many rows per step, by a loss that may be smoothed.
 
     The estimator has ``classes_`` and ``n_outputs_``, and the problem is not placed yet. Decisions are fields of the
     `Recipe`, where they are not the plain ones.
@@ -58,8 +56,8 @@ def choose(
     if solver == "exact" and not decisions["closed_form"]:  # computed in NumPy
         device = torch.device("cpu")
     fields: dict[str, Any] = {
-        "loss": smoothed(judged_by, estimator.label_smoothing),
-        "judged_by": judged_by,
+        "loss": smoothed(loss, estimator.label_smoothing),
+        "judged_by": loss,
         "n_outputs": n_outputs,
         "solver": solver,
         "batch_rows": rows,

@@ -31,7 +31,6 @@ from skdeep.data.stored import opened_with_targets, warn_of_sorted_rows
 from skdeep.engine.group import current
 from skdeep.engine.losses import Loss
 from skdeep.engine.networks import Network
-from skdeep.engine.penalties import ElasticNet
 from skdeep.engine.schedules import SCHEDULES
 from skdeep.engine.threads import threads_for
 from skdeep.engine.training import Monitor, Observer, Progress, judge_start
@@ -218,7 +217,7 @@ def train_each(
         first.trained = 0
     if going_on and not incremental:
         judge_start(network, [member.progress for member in members], monitor)
-        network = _better_start(recipe, problem, network, members, penalty, judge) if is_new else network
+        network = _better_start(recipe, problem, network, members, judge) if is_new else network
     solve(Stack(recipe, problem, network, everyone, penalty, epochs, monitor, observer))
     if beside is not None:
         beside.network, network = network, network.select(np.arange(1))
@@ -243,19 +242,15 @@ def _merges_rows(recipe: Recipe, problem: Problem) -> bool:
     return problem.shard is not None or not surely_differ(problem.X)
 
 
-def _better_start(
-    recipe: Recipe, problem: Problem, known: Network, members: list[Member], penalty: ElasticNet, judge: Judge
-) -> Network:
+def _better_start(recipe: Recipe, problem: Problem, known: Network, members: list[Member], judge: Judge) -> Network:
     """Choose the network to train on another problem than the last fit's: the one known, or a new one.
 
     Where the objective of a new one is lower, there is more to unlearn than to learn.
     """
     (member,) = members
     member.state.optimizer = member.state.columns = None
-    new, monitor = (
-        recipe.network(recipe, problem, members, penalty, False),
-        judge([problem.counted()], recipe.loss, "loss"),
-    )
+    monitor, penalty = judge([problem.counted()], recipe.loss, "loss"), penalty_of(recipe, problem, members)
+    new = recipe.network(recipe, problem, members, penalty, False)
     of_known, of_new = (
         float((monitor(network, np.arange(1))[1] + penalty.value(network.penalised()))[0]) for network in (known, new)
     )

@@ -102,8 +102,7 @@ class Recipe:
     penalty: Callable[[list[Member], np.ndarray, np.ndarray], ElasticNet]
     #: ``rates(recipe, problem, network, members)``, the learning rates to begin with.
     rates: Callable[[Recipe, Problem, Network, list[Member]], np.ndarray]
-    #: ``network(recipe, problem, members, penalty, warm)``, before training: initial, or (`warm`, one model) of
-    #: attributes.
+    #: ``network(recipe, problem, members, penalty, warm)``, before training: initial, or, `warm`, of one's attributes.
     network: Callable[[Recipe, Problem, list[Member], ElasticNet, bool], Network]
     settings: Solver  # of all members but for what is stackable
     check: Callable[[Any], None] = lambda X: None  # raises where rows X cannot be computed with

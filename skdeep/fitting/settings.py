@@ -345,11 +345,6 @@ def _names_once(cls: Any) -> tuple[str, ...]:
     return tuple(field.name for field in fields(cls))
 
 
-@cache
-def _default(cls: Any) -> Any:
-    return cls()
-
-
 def _values(solver: Solver) -> dict[str, Any]:
     """Look up the settings of an object by name."""
     return {name: getattr(solver, name) for name in _names(type(solver))}
@@ -379,8 +374,7 @@ def settings_of(estimator: Classifier, chosen: str = "sgd") -> Any:
     if isinstance(solver, str):
         name = chosen if solver == "auto" else solver
         cls = _Exact if name == "exact" else SOLVERS[name]
-        own = {name: getattr(estimator, name) for name in _names(cls) if hasattr(estimator, name)}
-        return cls(**own) if own else _default(cls)  # type: ignore[arg-type]  # a class has a hash
+        return cls(**{name: getattr(estimator, name) for name in _names(cls) if hasattr(estimator, name)})
     free = [name for name, value in _values(solver).items() if value == "auto" and hasattr(estimator, name)]
     return changed(solver, {name: getattr(estimator, name) for name in free}) if free else solver
 

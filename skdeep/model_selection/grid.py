@@ -318,7 +318,7 @@ class _Grid:
         if self.scaling is not None:
             assert isinstance(network, Linear)
             training = [train for train, _ in rows.splits]
-            network = self.scaling.seen_through(recipe, rows.problem, network, members, penalty, training)
+            network = self.scaling.seen_through(recipe, rows.problem, network, members, training)
         if recipe.solver == "lbfgs" and not has_exact_solver(recipe, rows.problem, network):
             raise CannotStack("These rows, or this objective, have no exact solver.")
         return network

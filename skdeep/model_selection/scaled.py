@@ -21,9 +21,8 @@ from skdeep.data.columns import sizes_of
 from skdeep.data.inputs import Data
 from skdeep.data.problem import Problem
 from skdeep.engine.networks import Linear
-from skdeep.engine.penalties import ElasticNet
 from skdeep.estimators.linear import LinearModel
-from skdeep.fitting.recipe import Member, Recipe, values
+from skdeep.fitting.recipe import Member, Recipe, penalty_of, values
 from skdeep.fitting.settings import FULL_BATCH
 from skdeep.model_selection.plain import without_checks
 from skdeep.model_selection.stacks import CannotStack
@@ -68,13 +67,7 @@ class Scaling:
         return recipe.solver in FULL_BATCH
 
     def seen_through(
-        self,
-        recipe: Recipe,
-        problem: Problem,
-        network: Linear,
-        members: list[Member],
-        penalty: ElasticNet,
-        splits: list[np.ndarray],
+        self, recipe: Recipe, problem: Problem, network: Linear, members: list[Member], splits: list[np.ndarray]
     ) -> Linear:
         """Put the steps, fitted to the training rows of each split, in front of a network of models on the rows as are.
 
@@ -90,7 +83,7 @@ class Scaling:
         sizes, constant = sizes_of([member.state.columns for member in members], True)
         if (np.where(constant, 1.0, sizes * factors) < _SMALL).any():
             raise CannotStack("The penalty might take a scaled column for nothing.")
-        ridge = penalty.curvature()
+        ridge = penalty_of(recipe, problem, members).curvature()
         root = np.sqrt((ridge if ridge.ndim == 1 else ridge.max(1)) / recipe.judged_by.curvature(recipe.n_outputs))
         unit = np.where(fixed[:, None], 1 / factors, sizes)
         scale = 1 / np.hypot(sizes, unit * root[:, None])
