@@ -16,6 +16,7 @@ from sklearn.model_selection import train_test_split
 from sklearn.preprocessing import StandardScaler
 
 from skdeep import HingeClassifier, LeastSquaresClassifier, MLPClassifierTorch, SigmoidClassifier, SoftmaxClassifier
+from skdeep.data.problem import Problem
 from skdeep.fitting import calibration as calibrated
 from skdeep.fitting.calibrators import doubt, fit_sigmoid, fit_temperature
 from skdeep.model_selection.stacks import fit_stack, stackable_now
@@ -207,6 +208,21 @@ def test_probabilities_are_those_of_calibrated_classifier(estimator, method, nam
 
 
 # ---- what the scores are of ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("n", "n_classes", "n_folds"), [(299, 2, 5), (300, 2, 4), (1500, 2, 3), (1600, 41, 5), (1640, 41, 3)]
+)
+def test_many_rows_need_fewer_folds(n, n_classes, n_folds, monkeypatch):
+    """Of distinct rows: weights count as repetitions do."""
+    dealt, y = [], np.arange(n) % n_classes
+    X = np.column_stack([np.arange(n) / n, y[:, None] == np.arange(n_classes)])
+    deal = Problem.dealt
+    monkeypatch.setattr(Problem, "dealt", lambda *args: dealt.append(deal(*args)) or dealt[-1])
+    model = LeastSquaresClassifier(calibration="temperature")
+    for times in (1, 2):
+        model.fit(np.tile(X, (times, 1)), np.tile(y, times))
+    assert [len(each[True].numbers) for each in dealt] == [n_folds, n_folds]
 
 
 @pytest.mark.filterwarnings("ignore:The scores of rows that a model was not trained on")

@@ -230,9 +230,8 @@ class Problem:
         X, shard = (self.source, self.shard) if shared else (self.X, None)
         return splits.distinct_rows(X, content, self.sample_weight, generator, strata, self.subset, shard)
 
-    def dealt(self, n_folds: int, seed: int, merges: set[bool]) -> dict[bool, Folds]:
+    def dealt(self, distinct: DistinctRows, n_folds: int, seed: int, merges: set[bool]) -> dict[bool, Folds]:
         """Deal the rows of non-zero weight into folds, with equal rows merged, or not, or both; see `merged`."""
-        distinct = self.distinct(seed)
         fold, share = splits.deal(distinct, n_folds, seed)
         return {merge: self.folds(distinct, fold, share, merge) for merge in merges}
 

@@ -229,6 +229,8 @@ class Directions(Protocol):
     """Directions downhill, of all models of a stack."""
 
     slope_left: float  # see `Stack.move`
+    most_scores: float  # of models that are best moved at a time
+    nearer: float  # share of the tolerance that models of a path are solved to: no matter then where they begin
 
     def __call__(self, stack: Stack) -> np.ndarray:
         """Compute directions (K, C, D)."""

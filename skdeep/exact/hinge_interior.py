@@ -11,7 +11,7 @@ from skdeep.exact.hinge_terms import CrammerSinger, Hinges, WestonWatkins
 from skdeep.exact.interior import Batch, Found
 from skdeep.exact.kinked_rows import KinkedRows
 from skdeep.exact.rivals import MAX_CLASSES, ByClass
-from skdeep.exact.rows import Rows, SparseRows, of_both
+from skdeep.exact.rows import Rows, SparseRows
 
 #: Unknowns of a system, and rows, up to which it is cheaper than the method of multipliers; and up to which it may be,
 #: where more than such a share of the rows is within the margins: those are what the other one's steps cost.
@@ -19,8 +19,6 @@ _MAX_SYSTEM, _MAX_ROWS = 256, 4096
 _LARGER_SYSTEM, _MORE_ROWS, _CROWD = 1024, 16384, 0.5
 #: Values up to which all terms' derivatives in the parameters are kept: products with them take one call.
 _FEW_VALUES = 2**15
-#: Systems of the same rows for which products of all columns pay that are used again in each step, as do many at once.
-_SEVERAL, _MANY = 3, 8
 #: Gaps from which on ends may be clear, in units of what they are to be.
 _NEAR = 100
 #: Most terms of a batch of models.
@@ -54,9 +52,6 @@ class _Columns:
         return self.rows.back(slope * self._against)
 
     def hessians(self, second: np.ndarray) -> np.ndarray:
-        D = self.rows.shape[1]
-        if len(second) >= _SEVERAL and self.rows.keeps_products(_MANY):
-            return (second @ self.rows.products).take(of_both(D), axis=1).reshape(-1, D, D)
         return self.rows.gram(second)
 
     def duals(self, values: np.ndarray) -> np.ndarray:

@@ -43,7 +43,8 @@ _WORTH, _SOONER = 64.0, 2.0
 class LBFGS:
     """Directions of L-BFGS: models of one number in `group` (K,) have about the same curvature."""
 
-    slope_left = 0.9
+    most_scores: float = math.inf
+    slope_left, nearer = 0.9, 0.3
 
     def __init__(self, group: np.ndarray):
         self._group = self._all = group

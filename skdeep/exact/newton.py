@@ -22,6 +22,10 @@ SINGULAR = 1000
 _SMALL_SYSTEM = 200
 #: Systems, and unknowns below, for which two calls for all together take less time than two for each.
 _MANY_SYSTEMS, _FEW_UNKNOWNS = 8, 32
+#: Most scores of models that take steps at a time: they stay in the cache.
+_MOST_SCORES = 2**17
+#: Share of the tolerance that models of a path are solved to, which takes a step or two more.
+_NEARER = 0.01
 #: Columns up to which a Hessian costs no more than some trials of a step.
 _FEW_COLUMNS = 32
 
@@ -36,6 +40,9 @@ class Newton:
 
     Where columns were brought to the same size (`alike`), curvature that is small beside the largest is none.
     """
+
+    most_scores: float = _MOST_SCORES
+    nearer = _NEARER
 
     def __init__(self, n_columns: int, alike: bool = True):
         self.slope_left = slope_left(n_columns)

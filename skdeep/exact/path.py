@@ -11,9 +11,6 @@ from skdeep.exact.descent import Directions, Solution, Stack, descend
 from skdeep.exact.losses import RowLoss
 from skdeep.exact.rows import Rows
 
-#: Share of the tolerance that models of a path are solved to: where they begin makes no difference then.
-_CLOSER = 0.3
-
 
 def chained(keys: Sequence[Any], strength: np.ndarray) -> dict[Any, np.ndarray]:
     """List the models of each key, from the strongest penalty to the weakest."""
@@ -34,6 +31,12 @@ def levels(keys: Sequence[Any], strength: np.ndarray) -> tuple[list[np.ndarray],
     for chain in chains:
         before[chain[1:]] = chain[:-1]
     return [np.array([c[i] for c in chains if len(c) > i]) for i in range(max(map(len, chains)))], before
+
+
+def in_batches(models: np.ndarray, rows: Rows, loss: RowLoss, way: Directions) -> list[np.ndarray]:
+    """Divide models into as many as are best moved at a time."""
+    size = min(max(1, way.most_scores // (loss.n_scores * rows.shape[0])), len(models))
+    return np.split(models, range(int(size), len(models), int(size)))
 
 
 def follow(
@@ -57,8 +60,8 @@ def follow(
     stopped: list[str | None] = [None] * K
     rows_of = [one.tobytes() for one in weight] * (1 if len(weight) > 1 else K)
     each, before = levels(list(zip(rows_of, kind.tolist(), strict=True)), rho.max(1))
-    way: Directions | None = None
-    for models in each:
+    way = directions(kind[each[0]])
+    for models in (batch for level in each for batch in in_batches(level, rows, loss, way)):
         own, own_loss = weight if len(weight) == 1 else weight[models], loss.keep(models)
         last = before[models]
         starts = [params[last] if last[0] >= 0 else np.zeros((len(models), C, D))]
@@ -66,8 +69,8 @@ def follow(
             starts.append(2 * starts[0] - params[before[last]])
         stacks = [Stack(rows, own_loss, own, rho[models], start) for start in starts]
         stack = stacks[-1] if all((stacks[-1].value <= other.value).all() for other in stacks) else stacks[0]
-        way = directions(kind[models]) if way is None else way.again(kind[models])
-        solution = descend(stack, way, _CLOSER * tol[models], max_iter)
+        way = way.again(kind[models])
+        solution = descend(stack, way, way.nearer * tol[models], max_iter)
         if solution.interrupted:
             raise KeyboardInterrupt
         params[models], bound[models] = solution.params, solution.bound

@@ -49,7 +49,8 @@ class ByClass:
         if all(rows.keeps_products(K * (C - 1)) for rows in self.parts):
             half = np.empty((K, C, C - 1, D * (D + 1) // 2))
             for c, (part, rows) in each:
-                np.matmul(second[:, :, part], rows.products, out=half[:, c])
+                of_models = second[:, :, part].reshape(K * (C - 1), -1)  # products are read once for all
+                half[:, c] = (of_models @ rows.products).reshape(K, C - 1, -1)
             of_pairs = self._to_pairs @ half.reshape(K, C * (C - 1), -1)
             return of_pairs.reshape(K, -1).take(of_all(S, D), axis=1).reshape(K, S * D, S * D)
         found = np.empty((K, C, C - 1, D * D))

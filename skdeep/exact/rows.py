@@ -120,8 +120,8 @@ class Rows:
                 part = slice(start, start + _PART)
                 columns, Z = turned[:, part], self.Z[part]
                 for own, f in zip(found, factor[:, part], strict=True):
-                    index = f.nonzero()[0] if Z.size > _MANY_VALUES else f
-                    if 2 * len(index) < len(f):
+                    if Z.size > _MANY_VALUES and 2 * np.count_nonzero(f) < len(f):
+                        index = f.nonzero()[0]
                         some = Z.take(index, 0)
                         own += (some.T * f.take(index)) @ some
                     else:

@@ -134,7 +134,7 @@ def deal(recipe: Recipe, problem: Problem, held_out: Problem | None, members: li
     check_scoring(leader, problem)
     split_seed = members[0].state.split_seed
     merges = recipe.batch_rows == problem.n_rows  # see Problem.merged
-    dealt = problem.dealt(leader.n_estimators, split_seed, {False, merges})
+    dealt = problem.dealt(problem.distinct(split_seed), leader.n_estimators, split_seed, {False, merges})
     folds = dealt[False]
     numbers = folds.numbers  # on tiny data, some are empty
     if len(numbers) == 0:

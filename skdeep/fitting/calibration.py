@@ -20,8 +20,9 @@ from skdeep.fitting.recipe import FoldModels, Member, Recipe, Stack, penalty_of,
 from skdeep.fitting.settings import FULL_BATCH
 from skdeep.fitting.solving import solve
 
-#: Folds whose out-of-fold scores a calibration is fitted on.
-N_FOLDS = 5
+#: Folds whose out-of-fold scores a calibration is fitted on: most, and one less from each of such numbers of rows on,
+#: if they are so many per class.
+_MOST_FOLDS, _ENOUGH, _ENOUGH_PER_CLASS = 5, (300, 1500), 40
 #: Scores of all rows up to which folds train in the stack of the model on all rows.
 _FEW_TERMS = 2**14
 
@@ -61,7 +62,9 @@ def _deal(recipe: Recipe, problem: Problem, members: list[Member], seed: int) ->
     """Deal the rows into folds."""
     # what is held out is scored once for all rows that are equal; training is that of the model on all rows
     merges = recipe.batch_rows == problem.n_rows
-    dealt = problem.dealt(N_FOLDS, seed, {True, merges})
+    distinct, n_classes = problem.distinct(seed), len(members[0].estimator.classes_)
+    n_fewer = sum(len(distinct.first) >= max(enough, _ENOUGH_PER_CLASS * n_classes) for enough in _ENOUGH)
+    dealt = problem.dealt(distinct, _MOST_FOLDS - n_fewer, seed, {True, merges})
     folds = dealt[True]
     if len(folds.numbers) < 2:
         raise ValueError(

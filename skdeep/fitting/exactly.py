@@ -33,7 +33,7 @@ from skdeep.exact.losses import (
     SquaredWestonWatkins,
 )
 from skdeep.exact.newton import Newton
-from skdeep.exact.path import follow
+from skdeep.exact.path import follow, in_batches
 from skdeep.exact.row_space import has_free_column
 from skdeep.exact.rows import SparseRows
 from skdeep.exact.value_losses import HuberLoss, SquaredInsensitive, TweedieLoss
@@ -46,8 +46,6 @@ from skdeep.fitting.variables import Centring, Variables, rows_of, weights_of
 _MAX_VALUES = 2**25
 #: Unknowns of the largest system that is solved for a direction.
 _MAX_SYSTEM = 1024
-#: Most scores of models that take Newton's steps at a time: they stay in the cache.
-_BATCH = 2**17
 #: Most columns of losses of values with kinks, for which they are one system.
 _MAX_COLUMNS = 4096
 #: Iterations that are enough to come to an optimum from anywhere: where fewer are allowed, a model may end before.
@@ -304,19 +302,21 @@ def _descend(recipe: Recipe, arrays: Arrays, loss: RowLoss, max_iter: int) -> So
     # Newton's where these are cheap, or wanted, or all that knows of the curvature
     newton = system <= _MAX_SYSTEM and (loss.piecewise or recipe.newton_params is None)
 
-    def directions(group: np.ndarray) -> Newton | LBFGS:
+    def directions(group: np.ndarray) -> descent.Directions:
         return Newton(n_columns, arrays.alike) if newton else LBFGS(group)
 
-    if n_models > 1 and not params.any() and (loss.piecewise or not newton) and max_iter >= _ENOUGH:
+    way = directions(np.arange(len(params)))
+    batches = in_batches(np.arange(len(params)), rows, loss, way)
+    has_path = len({own.tobytes() for own in weight}) < n_models and len(batches) > 1
+    if n_models > 1 and not params.any() and (has_path or loss.piecewise or not newton) and max_iter >= _ENOUGH:
         kind = np.arange(len(params)) % (len(params) // n_models)
         solution = follow(rows, loss, weight, rho, kind, directions, tol, max_iter)
     else:
         parts = []
-        size = max(1, _BATCH // (params.shape[1] * rows.shape[0])) if newton else len(params)
-        for models in np.split(np.arange(len(params)), range(size, len(params), size)):
+        for models in batches:
             own = weight if len(weight) == 1 else weight[models]
             part = descent.Stack(rows, loss.keep(models), own, rho[models], params[models])
-            parts.append(descent.descend(part, directions(models), tol[models], max_iter, max_fun))
+            parts.append(descent.descend(part, way.again(models), tol[models], max_iter, max_fun))
             if parts[-1].interrupted and len(parts[-1].params) < len(params):
                 raise KeyboardInterrupt
         solution = Solution.joined(parts)
