@@ -37,10 +37,9 @@ def objective_of(
     loss = LOSSES[loss](**(options or {}))
     center = scale = None
     if columns is not None:
-        factor = torch.arange(1.0, K + 1).double() if columns == "own" else torch.ones(K).double()
-        center = torch.from_numpy(X.mean(0)) + 0.1 * (factor.view(K, 1, 1) - 1) * torch.from_numpy(X.std(0))
-        center = center if layout == "dense" else None
-        scale = factor.view(K, 1, 1) / torch.from_numpy(X.std(0))
+        factor = np.arange(1.0, K + 1)[:, None] if columns == "own" else np.ones((K, 1))
+        center = X.mean(0) + 0.1 * (factor - 1) * X.std(0) if layout == "dense" else None
+        scale = factor / X.std(0)
     start = torch.from_numpy(np.random.default_rng(1).normal(0, 0.3, (K, C, D + 1)))
     network = Linear(start[..., :D].clone(), start[..., D].clone() if intercept else None, center, scale)
     rows = SparseRows(sparse.csr_array(X), CPU, torch.float64)

@@ -189,8 +189,8 @@ def run(
     k, loss = len(models), LOSSES[loss[0]](**loss[1])
     center = scale = None
     if kind == "linear":
-        scale = torch.from_numpy(1 / data.std(0)).view(1, 1, -1)
-        center = torch.from_numpy(data.mean(0)).view(1, 1, -1) if layout == "dense" else None
+        scale = 1 / data.std(0)[None]
+        center = data.mean(0)[None] if layout == "dense" else None
         network = Linear(
             torch.zeros(k, C, D, dtype=torch.float64), torch.zeros(k, C, dtype=torch.float64), center, scale
         )
@@ -314,7 +314,7 @@ def test_early_stopping_in_a_stack(directions):
     stack = run(monitor=accuracy, progress=watched(3))
     assert_same(stack, [run([m], monitor=accuracy, progress=watched(1))[0] for m in range(3)])
     for p in stack:
-        network = Linear(*p.params, torch.from_numpy(X.mean(0)).view(1, 1, -1), torch.from_numpy(1 / X.std(0)))
+        network = Linear(*p.params, X.mean(0)[None], 1 / X.std(0)[None])
         assert accuracy(network, [0])[0][0] == p.best_score == max(p.validation_scores)
         assert len(p.validation_scores) == len(p.validation_losses) == p.n_iter
     assert directions == "newton" or any("Validation score" in p.stopped for p in stack)

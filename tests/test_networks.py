@@ -51,8 +51,8 @@ def rows_for(layout, seed=1):
 def linear(intercept=True, columns=None):
     """A linear stack: columns as they are, or centred and scaled, by numbers shared or per model."""
     n = {None: 0, "shared": 1, "own": K}[columns]
-    center = random(n, 1, D, seed=5) if n and intercept else None
-    scale = random(n, 1, D, seed=6).abs() + 0.5 if n else None
+    center = random(n, D, seed=5).numpy() if n and intercept else None
+    scale = random(n, D, seed=6).abs().numpy() + 0.5 if n else None
     return Linear(random(K, C, D, seed=2), random(K, C, seed=3) if intercept else None, center, scale)
 
 
@@ -169,7 +169,9 @@ def test_gradient_by_central_differences(make, layout):
 
 
 def test_without_an_intercept_columns_are_not_centred():
-    network = Linear(random(K, C, D), None, center=random(1, 1, D, seed=5), scale=random(1, 1, D, seed=6).abs())
+    network = Linear(
+        random(K, C, D), None, center=random(1, D, seed=5).numpy(), scale=random(1, D, seed=6).abs().numpy()
+    )
     X = random(B, D, seed=1)
     np.testing.assert_allclose(network.scores(X), X @ (network.params[0] * network.scale).mT, atol=1e-13)
     check_by_central_differences(network, X)

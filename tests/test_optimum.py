@@ -314,6 +314,18 @@ def test_a_cosine_does_not_end_on_the_way_back():
     assert model.loss_ < 1.05 * model.best_loss_ + 1e-4
 
 
+@pytest.mark.parametrize("early_stopping", [False, True])
+def test_a_penalty_is_made_once(monkeypatch, early_stopping):
+    """Beside the one whose kind the recipe looks at."""
+    made, penalty = [], SoftmaxClassifier._penalty
+    monkeypatch.setattr(SoftmaxClassifier, "_penalty", lambda *given: made.append(given) or penalty(*given))
+    options = {"early_stopping": True, "max_iter": 2} if early_stopping else {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        SoftmaxClassifier(calibration=None, random_state=0, **options).fit(*load("wine"))
+    assert len(made) == 2
+
+
 @pytest.mark.parametrize("n_classes", [4, 6])
 def test_of_all_shifts_with_the_least_l1_norm_a_fit_has_one(n_classes):
     """Of an even number of classes there are many: a stack ended at another one than a model alone (.58 apart)."""

@@ -81,7 +81,7 @@ def test_products_of_stacks_in_bfloat16(kind):
     if kind == "mlp":
         network = MLP.initial([np.random.default_rng(k) for k in range(K)], [D, 16, C], "tanh", dtype=torch.float32)
     else:
-        center, scale = torch.full((1, 1, D), 0.5), torch.full((1, 1, D), 2.0)
+        center, scale = np.full((1, D), 0.5), np.full((1, D), 2.0)
         network = Linear(torch.randn(K, C, D) / 10, torch.randn(K, C), center, scale)
     for name, batch in batches():
         exact = loss_and_gradient(network, Softmax(), batch, np.ones(K))

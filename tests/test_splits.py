@@ -2,12 +2,13 @@
 
 import numpy as np
 import pytest
+import torch
 from helpers import set_constant, with_explicit_zeros
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
-from skdeep.data.hashing import hash_rows
+from skdeep.data.hashing import _mix, hash_rows
 from skdeep.data.splits import (
     DIVIDED,
     dealt_shares,
@@ -16,6 +17,7 @@ from skdeep.data.splits import (
     surely_differ,
     validation_rows,
 )
+from skdeep.engine.hashing import mix_
 
 
 def seeded(seed=0):
@@ -64,6 +66,12 @@ def test_hash_of_unsigned_pixels_and_booleans():
     X = seeded().integers(0, 256, (20, 5))
     np.testing.assert_array_equal(hashes(X.astype(np.uint8), TARGET[:20]), hashes(X, TARGET[:20]))
     np.testing.assert_array_equal(hashes(X > 100, TARGET[:20]), hashes((X > 100) * 1.0, TARGET[:20]))
+
+
+def test_words_are_mixed_as_on_a_device():
+    words = seeded().integers(0, 1 << 64, 100, dtype=np.uint64)
+    expected = mix_(torch.from_numpy(words.view(np.int64).copy()))
+    np.testing.assert_array_equal(_mix(words).view(np.int64), expected)
 
 
 def test_hash_in_chunks(monkeypatch):

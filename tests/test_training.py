@@ -75,8 +75,7 @@ def network_of(kind, models, generators, columns):
     center = scale = None
     if columns:
         own = [X if m["subset"] is None else X[m["subset"]] for m in models]
-        center = torch.from_numpy(np.stack([rows.mean(0, keepdims=True) for rows in own]))
-        scale = 1 / torch.from_numpy(np.stack([rows.std(0, keepdims=True) for rows in own]))
+        center, scale = np.stack([rows.mean(0) for rows in own]), 1 / np.stack([rows.std(0) for rows in own])
     coef = torch.zeros(k, C, D, dtype=torch.float64)
     return Linear(coef, torch.zeros(k, C, dtype=torch.float64), center, scale)
 
@@ -798,7 +797,7 @@ def test_groups_of_models_with_rows_of_their_own(kind, options):
 
     def trained(models):
         columns = [(X[folds[fold]].mean(0), 1 / X[folds[fold]].std(0)) for fold, _ in models]
-        center, scale = (torch.from_numpy(np.stack(parts)).unsqueeze(1) for parts in zip(*columns, strict=True))
+        center, scale = (np.stack(parts) for parts in zip(*columns, strict=True))
         made = {fold: np.random.default_rng(5) for fold in range(3)}
         generators = [made[fold] for fold, _ in models]
         if kind == "linear":
@@ -806,7 +805,8 @@ def test_groups_of_models_with_rows_of_their_own(kind, options):
             network = Linear(zeros, zeros[:, :, 0].clone(), center, scale)
         else:
             alike = max(1, len(models) // 3)
-            change = Standardization(center, scale, torch.empty(0, dtype=torch.int64), n_alike=alike)
+            of_columns = (torch.from_numpy(part).unsqueeze(1) for part in (center, scale))
+            change = Standardization(*of_columns, torch.empty(0, dtype=torch.int64), n_alike=alike)
             form = {"standardization": change, "dtype": torch.float64, "scaling": 3.0}
             network = MLP.initial(generators, [D, 6, 6, C], "relu", **form, **options)
         subsets = [folds[fold] for fold, _ in models]

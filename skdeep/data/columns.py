@@ -174,10 +174,11 @@ class Columns:
         """
         limits = torch.finfo(dtype)
         mean = self.mean if centered else np.zeros_like(self.mean)
-        exponent = np.round(np.log2(sizes))
-        needs = (limits.eps**0.5 * np.abs(mean) > sizes) | (np.abs(exponent) > np.log2(limits.max) / 4)
+        most = limits.max**0.25
+        needs = (limits.eps**0.5 * np.abs(mean) > sizes) | (sizes > most) | (sizes < 1 / most)
         if not needs.any():
             return None
+        exponent = np.round(np.log2(sizes))
         exponent = np.full_like(exponent, exponent.max()) if same_factor else np.where(needs, exponent, 0.0)
         factor = np.ldexp(1.0, np.clip(-exponent, -1022, 1022).astype(int))
         return Frame(factor, np.where(needs, mean * factor, 0.0))

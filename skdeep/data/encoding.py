@@ -47,8 +47,8 @@ def draw_seeds(random_state: int | np.random.RandomState | None) -> tuple[int, i
 
 
 def _drawn(random_state: int | np.random.RandomState | None) -> tuple[int, int]:
-    generator, most = check_random_state(random_state), np.iinfo(np.int32).max
-    return int(generator.randint(most)), int(generator.randint(most))
+    generator = check_random_state(random_state)
+    return int(generator.randint(2**31 - 1)), int(generator.randint(2**31 - 1))  # each sooner than two at once
 
 
 #: Of a number: such a generator takes as long to make as an epoch of a small fit.

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from scipy import sparse
 
-from skdeep.engine.hashing import mix_
+from skdeep.engine.hashing import FACTORS, mix_
 from skdeep.engine.per_model import index_of, to_device
 from skdeep.engine.shards import Shard
 
@@ -17,8 +17,10 @@ CHUNK_VALUES, _DEVICE_VALUES = 1 << 18, 1 << 24
 
 
 def _mix(bits: np.ndarray) -> np.ndarray:
-    """Mix 64-bit words in place."""
-    mix_(torch.from_numpy(bits.view(np.int64)))
+    """Mix 64-bit words in place, as `mix_` does: an eighth of its time for few, and half for many."""
+    for shift, factor in zip((30, 27, 31), (*FACTORS, 1), strict=True):
+        bits ^= bits >> np.uint64(shift)
+        bits *= np.uint64(factor % 2**64)
     return bits
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+import copy
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -69,7 +70,9 @@ class Problem:
 
     def placed(self, device: torch.device, dtype: torch.dtype) -> Problem:
         """Place the problem on a device, in a precision."""
-        return replace(self, device=device, dtype=dtype)
+        problem = copy.copy(self)
+        problem.device, problem.dtype, problem._rows, problem._seen = device, dtype, None, False
+        return problem
 
     @cached_property
     def X(self) -> Matrix:

@@ -12,7 +12,6 @@ from skdeep.data.columns import Columns, sizes_of
 from skdeep.data.problem import Problem
 from skdeep.engine.frame import named
 from skdeep.engine.penalties import ElasticNet
-from skdeep.engine.per_model import to_device
 from skdeep.solvers.closed_form import rounding
 
 #: Share of a column's size, by what the penalty makes it, below which rounding leaves nothing of it; and below which a
@@ -67,14 +66,11 @@ def change_of_variables(
     if exact and not own_units.all():
         _check_range(sizes, rounding(problem.n_rows, sizes.shape[1], sparse), varying)
 
-    def of_columns(values: np.ndarray) -> torch.Tensor:
-        return to_device(torch.from_numpy(values[:, None]), problem.device, problem.dtype)
-
     return {
-        "center": of_columns(np.array([c.mean for c in columns]) * factor - origin) if centered else None,
+        "center": np.array([c.mean for c in columns]) * factor - origin if centered else None,
         # without the penalty's curvature, it would be the penalty that is badly scaled
-        "scale": of_columns(1 / np.hypot(sizes, of_penalty)),
-        "unit": of_columns(units) if own_units.any() or frame is not None else None,
+        "scale": 1 / np.hypot(sizes, of_penalty),
+        "unit": units if own_units.any() or frame is not None else None,
         "frame": frame,
     }
 

@@ -234,10 +234,12 @@ def warn_of_small_targets(scale: TargetScale, values: np.ndarray, loss: Any) -> 
 
 def warn_of_lost_digits(values: np.ndarray, kind: np.dtype) -> None:
     """Warn of columns of targets (n, C) that predictions of a dtype cannot tell apart, so far from zero they are."""
+    if kind == np.float64:
+        return
     low, high = values.min(axis=0), values.max(axis=0)
     largest, differ = np.maximum(np.abs(low), np.abs(high)), high / _FEW_DIGITS - low / _FEW_DIGITS
     lost = (differ > _SAME / _FEW_DIGITS * largest) & (differ < np.finfo(kind).eps * largest)
-    if kind != np.float64 and lost.any():
+    if lost.any():
         warnings.warn(
             f"Predictions have X's dtype, {kind}, which has few digits or none for what makes targets differ, so far "
             f"from zero they are: {named(lost)} of y. Pass X in float64.",

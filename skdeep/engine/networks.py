@@ -13,9 +13,9 @@ product is twice as fast as ``(B, in) @ (in, out)`` on a CPU. Products with spar
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias, overload
+from functools import cached_property
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ from skdeep.compat.scipy import csc_matvecs
 from skdeep.engine.dropout import Noise
 from skdeep.engine.frame import Frame, kept
 from skdeep.engine.penalties import ElasticNet
-from skdeep.engine.per_model import csr_tensor, index_of, select, to_numpy64
+from skdeep.engine.per_model import csr_tensor, index_of, select, to_device, to_numpy64
 from skdeep.engine.rows import DenseRows, SparseRows
 from skdeep.engine.scratch import Scratch
 
@@ -108,15 +108,10 @@ def pulled_back(values: list[Tensor], gradients: list[Tensor], leaves: Sequence[
     return [g.to_dense() if g.is_sparse else g for g in found]  # nn.Embedding(sparse=True) makes sparse ones
 
 
-@overload
-def as_shared(columns: Tensor) -> Tensor: ...
-@overload
-def as_shared(columns: Tensor | None) -> Tensor | None: ...
-def as_shared(columns: Tensor | None) -> Tensor | None:
-    """Shorten numbers per column (K, 1, d) to (1, 1, d) if all models have the same."""
-    if columns is None or len(columns) == 1:
-        return columns
-    return columns if bool((columns[1:] != columns[:1]).any()) else columns[:1]
+def as_shared(columns: Any) -> Any:
+    """Shorten numbers per column, (K, ...), to (1, ...) if all models have the same."""
+    stays = columns is None or len(columns) == 1 or bool((columns[1:] != columns[:1]).any())
+    return columns if stays else columns[:1]
 
 
 def _shifted(intercept: Tensor, coef: Tensor, center: Tensor, sign: float) -> Tensor:
@@ -177,7 +172,7 @@ class Network:
     @property
     def n_models(self) -> int:
         """Length of the K axis."""
-        return len(self.params[0])
+        return self.params[0].shape[0]
 
     @property
     def row_size(self) -> int:
@@ -275,9 +270,9 @@ class Linear(Network):
     intercept :math:`b = c - W\mu`. W and b are what the penalty, the user and `unscaled` speak of.
 
     Coefficients are (K, C, d), and intercepts (K, C), or fixed at zero, in columns that are not centred. The center
-    :math:`\mu`, the scale :math:`1 / \sigma` and the unit, the factor on the coefficients W in the penalty, are (K, 1,
-    d), or (1, 1, d) where all models have the same; None leaves the columns as they are, and is a factor of one. They
-    are of columns in the frame.
+    :math:`\mu`, the scale :math:`1 / \sigma` and the unit, the factor on the coefficients W in the penalty, are (K, d),
+    or (1, d) where all models have the same; None leaves the columns as they are, and is a factor of one. They are of
+    columns in the frame. Exact solvers take them as numbers; tensors (K or 1, 1, d) are made where steps ask for them.
     """
 
     n_coefs = 1
@@ -287,23 +282,41 @@ class Linear(Network):
         self,
         coef: Tensor,
         intercept: Tensor | None,
-        center: Tensor | None = None,
-        scale: Tensor | None = None,
-        unit: Tensor | None = None,
+        center: np.ndarray | None = None,
+        scale: np.ndarray | None = None,
+        unit: np.ndarray | None = None,
         frame: Frame | None = None,
     ):
         self.frame = frame
         self.params = [coef] if intercept is None else [coef, intercept]
-        self.center = None if intercept is None else as_shared(center)
-        self.scale = as_shared(scale)
-        self.unit = as_shared(unit)
-        self._coef_scale = self.scale if self.scale is None or self.unit is None else self.scale * self.unit
-        self._no_intercept = coef.new_zeros(coef.shape[:2]) if intercept is None else None
+        dtype = np.float64 if coef.dtype is torch.float64 else np.float32
+        given = None if intercept is None else center, scale, unit
+        #: Center, scale and unit, in the precision of steps.
+        self.columns = [c if c is None else as_shared(c.astype(dtype, copy=False)) for c in given]
         #: Whether batches come in scaled columns.
         self._is_prepared = False
         #: The batch of the last `training_scores` in scaled columns, if it has been: `gradient` takes it from there.
         self._scaled: Tensor | None = None
         self._scratch = Scratch()
+
+    def _tensor(self, which: int) -> Tensor | None:
+        columns, coef = self.columns[which], self.params[0]
+        return None if columns is None else to_device(torch.from_numpy(columns[:, None]), coef.device, coef.dtype)
+
+    _no_intercept = cached_property(lambda self: self.params[0].new_zeros(self.params[0].shape[:2]))
+    center = cached_property(lambda self: self._tensor(0))
+    scale = cached_property(lambda self: self._tensor(1))
+
+    @cached_property
+    def _coef_scale(self) -> Tensor | None:
+        unit = self._tensor(2)
+        return self.scale if self.scale is None or unit is None else self.scale * unit
+
+    def center_and_scale(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return center and scale (K or 1, d), in float64, also of columns as they are."""
+        shape, (center, scale, _) = (1, self.params[0].shape[2]), self.columns
+        center, scale = (np.zeros(shape) if center is None else center), (np.ones(shape) if scale is None else scale)
+        return center.astype(np.float64, copy=False), scale.astype(np.float64, copy=False)
 
     @classmethod
     def stacked(cls, parts: Sequence[Linear]) -> Linear:
@@ -314,7 +327,7 @@ class Linear(Network):
     def unscaled(self, room: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Compute coefficients (K, C, d), in `room` if that is given, and intercepts (K, C) on the raw columns."""
         coef = self.params[0] if self.scale is None else torch.mul(self.params[0], self.scale, out=room)
-        if self._no_intercept is not None:
+        if len(self.params) == 1:
             return coef, self._no_intercept
         if self.center is None:
             return coef, self.params[1]
@@ -323,12 +336,7 @@ class Linear(Network):
     def learned(self, model: int, dtype: np.dtype, output: OutputMap = None) -> tuple[np.ndarray, np.ndarray]:
         """Compute coefficients (C, d) and intercepts (C,) of one model on the user's columns; see `frame.kept`."""
         coef, *intercept = (to_numpy64(p[model]) for p in self.params)
-        center, scale = (
-            np.full(coef.shape[1], default)
-            if columns is None
-            else to_numpy64(columns[model if len(columns) > 1 else 0, 0])
-            for columns, default in ((self.center, 0.0), (self.scale, 1.0))
-        )
+        center, scale = (part[model if len(part) > 1 else 0] for part in self.center_and_scale())
         level = intercept[0] if intercept else np.zeros(len(coef))
         if output is not None:
             coef, level = coef * output[0][:, None], level * output[0] + output[1]
@@ -344,7 +352,7 @@ class Linear(Network):
 
     def set_unscaled(self, coef: Tensor, intercept: Tensor) -> None:
         """Start from coefficients and intercepts on the raw columns."""
-        if self._no_intercept is None:
+        if len(self.params) > 1:
             if self.center is not None:
                 intercept = _shifted(intercept, coef, self.center.to(coef), 1)
             self.params[1].copy_(intercept)
@@ -381,7 +389,7 @@ class Linear(Network):
 
     def _of_scaled(self, X: Tensor) -> Tensor:
         """Compute scores of a batch in scaled columns."""
-        return affine(X, self.params[0], self.params[1] if self._no_intercept is None else self._no_intercept)
+        return affine(X, self.params[0], self.params[1] if len(self.params) > 1 else self._no_intercept)
 
     def scores(self, X: Tensor) -> Tensor:
         scaled = self._with_scale(X)
@@ -421,19 +429,18 @@ class Linear(Network):
         return self._coef_scale
 
     def with_params(self, params: list[Tensor]) -> Linear:
-        other = copy.copy(self)
-        other.params, other._scaled, other._scratch = list(params), None, Scratch()
-        if self._no_intercept is not None:
-            other._no_intercept = params[0].new_zeros(params[0].shape[:2])
+        other = object.__new__(type(self))  # which a copy takes longer to come to
+        vars(other).update(vars(self), params=list(params), _scaled=None, _scratch=Scratch())
+        known = vars(self).get("_no_intercept")
+        if known is not None and len(known) != len(params[0]):
+            vars(other)["_no_intercept"] = params[0].new_zeros(params[0].shape[:2])
         return other
 
     def select(self, models: np.ndarray) -> Network:
-        coef, *intercept = (select(p.detach(), models) for p in self.params)
-        center, scale, unit = (
-            c if c is None or len(c) == 1 else c[index_of(models, c)] for c in (self.center, self.scale, self.unit)
-        )
-        part = self.with_params([coef, *intercept])
-        part.center, part.scale, part.unit = center, scale, unit
-        if self._coef_scale is not None and len(self._coef_scale) > 1:
-            part._coef_scale = self._coef_scale[index_of(models, coef)]
+        part = self.with_params([select(p.detach(), models) for p in self.params])
+        part.columns = [c if c is None or len(c) == 1 else c[models] for c in self.columns]
+        for name in ("center", "scale", "_coef_scale"):  # where they are known, the host need not send them
+            known = vars(self).get(name)
+            if known is not None and len(known) > 1:
+                vars(part)[name] = known[index_of(models, known)]
         return part

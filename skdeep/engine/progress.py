@@ -60,6 +60,7 @@ class Progress:
     astray: str | None = None  # why it should not
     #: The parameters (and the network's buffers) at the end, the best ones if a score was watched; each (1, ...).
     params: list[Tensor] | None = None
+    size: float = 0.0  # of the largest parameter, where a solver knows
     optimizer_state: dict = field(default_factory=dict)
     generator: np.random.Generator | None = None  # of the order of rows, as the model left it
 

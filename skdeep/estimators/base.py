@@ -235,7 +235,7 @@ class BaseTorchEstimator(CallbackSupportMixin, Predictor, Constrained, BaseEstim
     def _recipe(self, problem: Problem, going_on: bool, incremental: bool) -> Recipe:
         """Decide how to train on a problem, which is not placed yet."""
         solver = solver_name(self)
-        return choose(self, problem, solver, rows_per_step(self, problem, solver))
+        return choose(self, problem, solver, rows_per_step(self, problem, solver), self._loss(self.n_outputs_))
 
     def _penalty(self, members: list[Member], total_weight: np.ndarray, batch_weight: np.ndarray) -> ElasticNet:
         """Make the penalty of each model of a stack, given the weights of its training rows and of a mean batch."""
@@ -245,7 +245,9 @@ class BaseTorchEstimator(CallbackSupportMixin, Predictor, Constrained, BaseEstim
         """Compute the learning rate each model of a stack starts with."""
         return as_numbers(member.settings.learning_rate_init for member in members)
 
-    def _network(self, recipe: Recipe, problem: Problem, members: list[Member], warm: bool) -> Network:
+    def _network(
+        self, recipe: Recipe, problem: Problem, members: list[Member], penalty: ElasticNet, warm: bool
+    ) -> Network:
         """Make the network before training: initial, or (`warm`, one model) from the fitted attributes."""
         raise NotImplementedError
 

@@ -28,7 +28,7 @@ from skdeep.exact.rows import products_pay
 from skdeep.fitting.choices import batch_rows, choose, epochs_of, filled_rows
 from skdeep.fitting.coordinates import by_rows
 from skdeep.fitting.exactly import fits_memory, is_certified, takes_targets
-from skdeep.fitting.recipe import Member, Recipe, as_numbers, column_statistics, starting_scores, total_weights, values
+from skdeep.fitting.recipe import Member, Recipe, as_numbers, column_statistics, starting_scores, values
 from skdeep.fitting.settings import FULL_BATCH, SOLVER_OBJECT, SOLVERS, Solver, settings_of, solver_name
 from skdeep.solvers.newton import Newton
 from skdeep.solvers.preconditioner import Preconditioner
@@ -100,7 +100,8 @@ class LinearModel(SparseCoefMixin, BaseTorchEstimator):
         return PENALTIES[self.penalty](alpha, values(members, "l1_ratio"))
 
     def _recipe(self, problem: Problem, going_on: bool, incremental: bool) -> Recipe:
-        solver, loss = solver_name(self), self._training_loss(self.n_outputs_)
+        solver, judged_by = solver_name(self), self._loss(self.n_outputs_)
+        loss = smoothed(judged_by, self.label_smoothing)
         newton_params = self._max_newton_params(problem, loss)
         penalty = self._penalty([Member(self, _NO_STATE)], np.ones(1), np.ones(1))
         if solver == "auto":
@@ -125,11 +126,7 @@ class LinearModel(SparseCoefMixin, BaseTorchEstimator):
             one_run = not incremental and epochs <= _EPOCHS
             decisions["schedule"] = "cosine" if one_run else "adaptive"
             decisions |= {"horizon": min(epochs, self.max_iter), "to_end": True} if one_run else {}
-        return choose(self, problem, solver, rows, loss=loss, **decisions)
-
-    def _training_loss(self, n_outputs: int) -> Loss:
-        """Make the loss to minimise, which need not be the one that validation data is judged by."""
-        return smoothed(self._loss(n_outputs), getattr(self, "label_smoothing", 0.0))
+        return choose(self, problem, solver, rows, judged_by, **decisions)
 
     @property
     def _has_smooth_penalty(self) -> bool:
@@ -143,7 +140,8 @@ class LinearModel(SparseCoefMixin, BaseTorchEstimator):
         if self._has_smooth_penalty and penalty.smooth and loss.smooth:
             return "lbfgs" if self._is_exact_cheap(problem, loss, newton_params) else "sgd"
         own = type(self)._penalty.__module__.partition(".")[0] == __name__.partition(".")[0]  # not a user's
-        is_known = own and self._is_certified(loss)
+        # of any strength: whether a model is in a stack with others must make no difference
+        is_known = own and is_certified(loss, PENALTIES[self.penalty](np.ones(1), np.full(1, 0.5)))
         can_be = is_known and not problem.is_stored and takes_targets(problem, loss)
         unbounded = self.penalty is None and loss.target != "values"  # hinges that fall for ever
         if self.early_stopping or self.verbose or unbounded or not can_be:
@@ -164,12 +162,6 @@ class LinearModel(SparseCoefMixin, BaseTorchEstimator):
         n_values = n * (d * problem.density + 1)
         return n if self.penalty == "l2" and by_rows(loss, (n, d), n_values, self.n_outputs_) else d
 
-    def _is_certified(self, loss: Loss) -> bool:
-        """Tell whether there is a solver with a certificate for the objective."""
-        # of any strength: whether a model is in a stack with others must make no difference
-        penalty = PENALTIES[self.penalty](np.ones(1), np.full(1, 0.5))
-        return is_certified(loss, penalty)
-
     def _is_exact_cheap(self, problem: Problem, loss: Loss, newton_params: int | None) -> bool:
         """Tell whether the optimum of a smooth objective costs no more than mini-batch training."""
         n, d, c = problem.n_rows, self._n_coordinates(problem, loss), self.n_outputs_
@@ -177,7 +169,7 @@ class LinearModel(SparseCoefMixin, BaseTorchEstimator):
         n_pairs, system = (c * (c + 1) // 2, c * (d + 1)) if loss.target == "codes" else (c, d + 1)
         if (newton_params is None or not loss.twice_smooth) and system <= Newton.max_params:
             exact: float = _NEWTON_STEPS * n * 2 * n_pairs * d**2
-        elif self._has_preconditioner():
+        elif self._has_preconditioner(loss):
             exact = _LBFGS_STEPS * n * 4 * c * d * problem.density + n * c * d**2
         else:
             exact = _PLAIN_STEPS * n * 4 * c * d * problem.density
@@ -188,33 +180,34 @@ class LinearModel(SparseCoefMixin, BaseTorchEstimator):
         rows = batch_rows(self, problem, "sgd")
         return exact <= STEPS * (rows * 4 * c * d * problem.density + _STEP_OVERHEAD)
 
-    def _has_preconditioner(self) -> bool:
-        return Preconditioner.fits(self._training_loss(self.n_outputs_), self.n_outputs_, self._n_inputs + 1)
+    def _has_preconditioner(self, loss: Loss) -> bool:
+        return Preconditioner.fits(loss, self.n_outputs_, self._n_inputs + 1)
 
     def _max_newton_params(self, problem: Problem, loss: Loss) -> int | None:
         """Choose the most parameters with which the exact solver takes Newton steps; None for a tight tolerance's."""
         # a Hessian is the work of (C + 1) d / 4 gradients, but for calls, which are what few rows cost
         n_rows, n_scores, d = problem.n_rows, self.n_outputs_, self._n_coordinates(problem, loss)
-        limit = _NEWTON_SIZE if self._has_preconditioner() else _PLAIN_NEWTON_SIZE
+        limit = _NEWTON_SIZE if self._has_preconditioner(loss) else _PLAIN_NEWTON_SIZE
         many = n_rows > _FEW_ROWS and n_scores > 1
         many = many and not products_pay((n_rows, d + 1), n_scores * (n_scores + 1) // 2)
         return 0 if self.solver == "auto" and (many or (n_scores + 1) * d > limit) else None
 
-    def _network(self, recipe: Recipe, problem: Problem, members: list[Member], warm: bool) -> Linear:
+    def _network(
+        self, recipe: Recipe, problem: Problem, members: list[Member], penalty: ElasticNet, warm: bool
+    ) -> Linear:
         n_models, n_outputs = len(members), recipe.n_outputs
         tensor: dict[str, Any] = {"device": problem.device, "dtype": problem.dtype}
         variables: dict[str, Any] = {}
         exact = recipe.closed_form
         if self.standardize or exact:
-            columns, total_weight = column_statistics(problem, members), total_weights(problem, members)
-            penalty, curvature = recipe.penalty(members, total_weight, total_weight), recipe.judged_by.curvature
+            columns = column_statistics(problem, members)
             power = np.where(np.isnan(values(members, "alpha")), self._length_power, np.nan)
             variables = change_of_variables(
                 problem,
                 columns,
                 penalty,
                 power,
-                curvature(n_outputs),
+                recipe.judged_by.curvature(n_outputs),
                 fit_intercept=self.fit_intercept,
                 exact=exact,
                 products=recipe.products,

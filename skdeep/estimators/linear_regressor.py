@@ -95,6 +95,8 @@ class LinearRegressor(BaseTorchRegressor, LinearModel):
             strength, auto = strength[:, None] * np.ones_like(unit), auto[:, None]
 
         def in_units(power: float) -> Any:
+            if not power:
+                return 1.0
             with np.errstate(over="ignore"):  # of tiny targets, any penalty is infinite
                 return np.where(auto, 1.0, unit**power) if auto.any() else unit**power
 
@@ -110,8 +112,8 @@ class LinearRegressor(BaseTorchRegressor, LinearModel):
     def _measure_targets(self, table: np.ndarray, weight: np.ndarray | None) -> TargetScale:
         scale = super()._measure_targets(table, weight)
         # beside squares, a norm of one strength leaves nothing of small targets
-        in_squares = not (self._loss_of_targets.robust or self._scales_columns)
-        if in_squares and self.alpha == "auto" and not self._has_smooth_penalty:
+        is_norm = self.alpha == "auto" and not self._has_smooth_penalty
+        if is_norm and not (self._loss_of_targets.robust or self._scales_columns):
             warn_of_small_targets(scale, table, self.loss)
         return scale
 
@@ -155,5 +157,4 @@ class LinearRegressor(BaseTorchRegressor, LinearModel):
         return steps_are_few or super()._is_exact_cheap(problem, loss, newton_params)
 
     def _max_newton_params(self, problem: Problem, loss: Loss) -> int | None:
-        at_once = self._solves_at_once(self._loss(self.n_outputs_), problem.n_rows)
-        return None if at_once else super()._max_newton_params(problem, loss)
+        return None if self._solves_at_once(loss, problem.n_rows) else super()._max_newton_params(problem, loss)

@@ -14,8 +14,8 @@ from skdeep.compat.sklearn import Interval, StrOptions
 from skdeep.data.inputs import Matrix, OutputSpace, has_missing, to_numpy
 from skdeep.data.problem import Problem
 from skdeep.engine.activations import ACTIVATIONS
-from skdeep.engine.losses import smoothed
 from skdeep.engine.networks import Network
+from skdeep.engine.penalties import ElasticNet
 from skdeep.engine.per_model import to_numpy64
 from skdeep.engine.perceptron import MLP
 from skdeep.engine.schedules import SCHEDULES
@@ -129,8 +129,7 @@ class Perceptron(NeuralNet):
         plain = self._rows_per_step(problem.n_rows)
         most = BATCH_ROWS[1] if self._fills_batches else plain
         rows = batch_rows(self, problem, solver, auto=max(plain, min(filled_rows(problem, plain), most)))
-        loss = smoothed(self._loss(self.n_outputs_), self.label_smoothing)
-        decisions: dict[str, Any] = {"loss": loss, "auto_rate": courses.PATIENT_RATE}
+        decisions: dict[str, Any] = {"auto_rate": courses.PATIENT_RATE}
         decisions["n_bins"] = bins_for(self, problem, going_on, incremental)
         decisions["penalty"] = partial(self._penalty, n_columns=self._n_columns(problem))
         if schedule == "auto" and incremental:
@@ -142,7 +141,7 @@ class Perceptron(NeuralNet):
             decisions |= {"horizon": horizon, **course.decisions} | ({"due": due} if due < horizon else {})
         if not self.standardize and not problem.has_missing and not (going_on and self._allow_nan):
             decisions["check"] = partial(_check_complete, advice=self._nan_advice)
-        return choose(self, problem, solver, rows, **decisions)
+        return choose(self, problem, solver, rows, self._loss(self.n_outputs_), **decisions)
 
     def _n_columns(self, problem: Problem) -> float:
         """Count the columns of which there is much to learn by heart: of a category, a row has one level of many."""
@@ -174,7 +173,7 @@ class Perceptron(NeuralNet):
     def _n_units(self, n_outputs: int) -> int:
         return sum(self._layer_units(1, n_outputs)[1:])
 
-    def _network(self, recipe: Recipe, problem: Problem, members: list[Member], warm: bool) -> MLP:
+    def _network(self, recipe: Recipe, problem: Problem, members: list[Member], penalty: ElasticNet, warm: bool) -> MLP:
         columns = columns_for(self, problem, recipe.n_bins)
         if not columns.are_centred:  # what earlier training with it has left
             for name in {"means_", "missing_features_"} & vars(self).keys():

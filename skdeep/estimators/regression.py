@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.base import RegressorMixin, clone
+from sklearn.base import RegressorMixin
 from sklearn.callback import with_callbacks
 from sklearn.metrics import d2_pinball_score, get_scorer_names, r2_score
 from torch import Tensor
@@ -324,7 +325,7 @@ class BaseTorchRegressor(RegressorMixin, BaseTorchEstimator):
                 f"partial_fit goes on with predictions that are {self._trained_output!r} of the scores, and "
                 f"loss={self.loss!r}, output={self.output!r} make them {output!r}. Put them back, or use fit."
             )
-        self._trained_loss = clone(self.loss, safe=False)
+        self._trained_loss = copy.deepcopy(self.loss)
         if new or not hasattr(self, "_target_scale") or not self._target_scale.suits(table):
             # in parts, what is the same now may not be later
             self._target_scale = (self._scale_of_all if new else self._measure_targets)(table, weight)

@@ -31,6 +31,7 @@ from skdeep.engine.module_network import (
     tried,
 )
 from skdeep.engine.networks import Network
+from skdeep.engine.penalties import ElasticNet
 from skdeep.engine.random_numbers import OwnNumbers
 from skdeep.engine.rows import DenseRows, SparseRows, as_tensor
 from skdeep.engine.stored import StoredArray
@@ -138,7 +139,7 @@ class UserModule(SingleNet):
     def _recipe(self, problem: Problem, going_on: bool, incremental: bool) -> Recipe:
         rows = batch_rows(self, problem, solver_name(self))
         dtype = torch.float32 if settings_of(self).precision == "auto" else None
-        recipe = choose(self, problem, solver_name(self), rows, dtype=dtype)
+        recipe = choose(self, problem, solver_name(self), rows, self._loss(self.n_outputs_), dtype=dtype)
         waiting = []
         if not going_on:
             generator = np.random.default_rng([1, draw_seeds(self.random_state)[0]])
@@ -242,6 +243,7 @@ class UserModule(SingleNet):
         recipe: Recipe,
         problem: Problem,
         members: list[Member],
+        penalty: ElasticNet,
         warm: bool,
         waiting: list[nn.Module] | None = None,
     ) -> ModuleNetwork:

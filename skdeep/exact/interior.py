@@ -113,8 +113,8 @@ class Batch:
     def begin(self, systems: tuple[int, ...]) -> None:
         """Begin where all products are about `centre`, or where the gradient is too large, more."""
         terms, centre = self.terms, np.full(systems, self.centre)[()]
-        free = self.rho == 0
-        held = np.where(free, 0, 0.5 / np.where(free, 1, self.rho))
+        free = np.zeros_like(self.rho) if self.free is None else self.free
+        held = 0.5 / self.rho if self.free is None else np.where(free, 0, 0.5 / np.where(free, 1, self.rho))
         for _ in range(self.max_starts):
             # there, duals are about 1/2 + m / (8 centre): with these, parameters follow
             share = centre[..., None] * terms.share

@@ -34,14 +34,15 @@ def book(stack: Stack, solution: Solution, params: list[torch.Tensor]) -> None:
             mine.copy_(found)
     if monitor is not None:
         watched = list(zip(*(found.tolist() for found in monitor(network, np.arange(len(members)))), strict=True))
-    sound = np.isfinite(solution.params.reshape(len(members), -1)).all(1).tolist()
+    sizes = np.maximum.reduce(np.abs(solution.params.reshape(len(members), -1)), 1).tolist()
     for m, (member, at_end) in enumerate(zip(members, watched, strict=True)):
         # validation scores are of the end: it is the one epoch that there is
         p, curve = member.progress, solution.curve[m][-1 if monitor is not None else 0 :]
         for value in curve[:-1]:
             p.record(value, None, None)
         best = p.record(curve[-1], *at_end)
-        if not (sound[m] and math.isfinite(curve[-1])):
+        p.size = sizes[m]
+        if not (math.isfinite(p.size) and math.isfinite(curve[-1])):
             p.error = f"the training loss became {curve[-1]} in iteration {p.n_iter}"
         p.interrupted = solution.interrupted and solution.stopped[m] is None
         p.stopped, p.certificate = solution.stopped[m], float(solution.bound[m])

@@ -28,7 +28,7 @@ from skdeep.fitting.calibrators import DOUBT, doubt
 from skdeep.fitting.fit import check_scoring
 from skdeep.fitting.fitted import able, needs_float64
 from skdeep.fitting.links import CALIBRATED, calibrate, fitted_copy
-from skdeep.fitting.recipe import Member, Recipe, Stack, trained_on, weights_by_model
+from skdeep.fitting.recipe import Member, Recipe, Stack, penalty_of, trained_on, weights_by_model
 from skdeep.fitting.settings import changed, setting_names
 from skdeep.fitting.solving import solve
 from skdeep.fitting.starts import curves, end
@@ -115,10 +115,11 @@ def train_folds(
 def train_dealt(recipe: Recipe, problem: Problem, models: list[Member], watched: list[Problem]) -> Network:
     """Train members, each of which is watched on rows that it is not trained on."""
     leader = models[0].estimator
-    network = recipe.network(recipe, problem, models, False)
+    penalty = penalty_of(recipe, problem, models)
+    network = recipe.network(recipe, problem, models, penalty, False)
     fitted = partial(fitted_copy, [model.estimator for model in models])
     monitor = Watch(watched, recipe.judged_by, _watched_score(leader), leader._labels_of, fitted)
-    solve(Stack(recipe, problem, network, models, recipe.epochs, monitor))
+    solve(Stack(recipe, problem, network, models, penalty, recipe.epochs, monitor))
     return network
 
 

@@ -16,7 +16,7 @@ from skdeep.engine.training import Progress
 from skdeep.fitting.calibrators import doubt
 from skdeep.fitting.fitted import able, needs_float64
 from skdeep.fitting.links import calibrate
-from skdeep.fitting.recipe import FoldModels, Member, Recipe, Stack, trained_on
+from skdeep.fitting.recipe import FoldModels, Member, Recipe, Stack, penalty_of, trained_on
 from skdeep.fitting.settings import FULL_BATCH
 from skdeep.fitting.solving import solve
 
@@ -123,8 +123,9 @@ def _out_of_fold_scores(
         if dealt.network is None:
             of_fold = {f: RandomSource(seed) for f in numbers}
             models = [_fold_model(members[m], *dealt.rest[f], m, of_fold[f]) for m, f in stack]
-            network = recipe.network(recipe, problem, models, False)
-            solve(Stack(recipe, problem, network, models, epochs))
+            penalty = penalty_of(recipe, problem, models)
+            network = recipe.network(recipe, problem, models, penalty, False)
+            solve(Stack(recipe, problem, network, models, penalty, epochs))
         if any(model.progress.interrupted for model in models):
             raise KeyboardInterrupt
         held_out = [dealt.folds.held_out(f) for _, f in stack]

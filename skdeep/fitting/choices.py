@@ -8,6 +8,7 @@ import torch
 
 from skdeep.data.inputs import Classifier, resolve_device
 from skdeep.data.problem import Problem
+from skdeep.engine.losses import Loss, smoothed
 from skdeep.fitting.recipe import Recipe
 from skdeep.fitting.settings import FULL_BATCH, Solver, settings_of
 
@@ -43,20 +44,19 @@ def epochs_of(steps: int, problem: Problem, rows: int) -> int:
     return -(-steps // -(-problem.n_rows // rows))
 
 
-def choose(estimator: Classifier, problem: Problem, solver: str, rows: int, **decisions: Any) -> Recipe:
-    """Make the recipe of an estimator's fit, with so many rows per step.
+def choose(estimator: Classifier, problem: Problem, solver: str, rows: int, loss: Loss, **decisions: Any) -> Recipe:
+    """Make the recipe of an estimator's fit, with so many rows per step, by a loss that may be smoothed.
 
     The estimator has ``classes_`` and ``n_outputs_``, and the problem is not placed yet. Decisions are fields of the
     `Recipe`, where they are not the plain ones.
     """
     n_outputs, settings = estimator.n_outputs_, settings_of(estimator, solver)
-    loss = estimator._loss(n_outputs)
     dtype = decisions.pop("dtype", None) or _dtype(estimator, problem, settings)
     device, dtype = _place(estimator, problem, settings, rows, dtype)
     if solver == "exact" and not decisions["closed_form"]:  # computed in NumPy
         device = torch.device("cpu")
     fields: dict[str, Any] = {
-        "loss": loss,
+        "loss": smoothed(loss, estimator.label_smoothing),
         "judged_by": loss,
         "n_outputs": n_outputs,
         "solver": solver,

@@ -154,7 +154,8 @@ def solve_exactly(stack: Stack) -> None:
     parts = _parts(stack)
     if len(parts) > 1:
         for part in parts:
-            own = stack.network.select(np.array(part)), [stack.members[m] for m in part]
+            models, members = np.array(part), [stack.members[m] for m in part]
+            own = stack.network.select(models), members, stack.penalty.select(models)
             solve_exactly(Stack(stack.recipe, stack.problem, *own, stack.epochs))
         return
     found = _found(stack)
@@ -177,7 +178,7 @@ def _parts(stack: Stack) -> list[list[int]]:
     variables = Variables.of(stack.network)
     same = len(variables.own_scale) == len(variables.own_center) == 1
     # without a penalty, which of many optima it is depends on the columns
-    together = variables.suit(parts) and (same or (stack.penalty().alpha > 0).all())
+    together = variables.suit(parts) and (same or (stack.penalty.alpha > 0).all())
     return [list(range(len(stack.members)))] if together else parts
 
 
@@ -187,7 +188,7 @@ def _found(stack: Stack) -> tuple[Solution, list[torch.Tensor]] | None:
     (index, weight), variables = weights_of(problem, members), Variables.of(network)
     rows = rows_of(problem, network, index, variables, recipe.loss.target == "values")
     target = problem.target if index is None else problem.target[index]
-    rho, kappa = variables.strengths(stack.penalty(), network.unit)
+    rho, kappa = variables.strengths(stack.penalty, network.columns[2])
     tol = np.array([member.progress.tol for member in members])
     max_iter = int(max(min(stack.epochs, member.progress.max_iter) for member in members))
     start = np.zeros((len(members), recipe.n_outputs, rows.shape[1]))
@@ -205,7 +206,7 @@ def _found(stack: Stack) -> tuple[Solution, list[torch.Tensor]] | None:
         assert solution is not None
         return solution
 
-    by_gradient, alike = recipe.solver == "lbfgs", network.scale is not None
+    by_gradient, alike = recipe.solver == "lbfgs", network.columns[1] is not None
     arrays = Arrays(rows, target, weight, rho, kappa, start, tol, alike)
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         solution = None if recipe.closed_form else solve_by_rows(some, arrays, recipe.loss, max_iter, by_gradient)

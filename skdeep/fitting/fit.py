@@ -38,9 +38,9 @@ from skdeep.engine.values import SquaredValues
 from skdeep.fitting.calibration import deal_beside
 from skdeep.fitting.links import fitted_copy, learned
 from skdeep.fitting.outcome import Judge, divergence, look_at_end, warn
-from skdeep.fitting.recipe import Member, Recipe, Stack, weights_by_model
+from skdeep.fitting.recipe import Member, Recipe, Stack, penalty_of, weights_by_model
 from skdeep.fitting.settings import FULL_BATCH
-from skdeep.fitting.solving import penalty_of, solve
+from skdeep.fitting.solving import solve
 from skdeep.fitting.starts import begin, curves, end, goes_on, identify, known_state, new_progress
 
 #: Rows that are passed over sooner than compared.
@@ -151,8 +151,8 @@ def fit(
 def keep(recipe: Recipe, network: Network, members: list[Member], dtype: np.dtype, space: OutputSpace) -> None:
     """Make what each model has learnt attributes of its estimator, beside those that the first one has for all."""
     leader = members[0].estimator
-    params = leader.get_params(deep=False) if len(members) > 1 else vars(leader)
-    shared = {k: v for k, v in vars(leader).items() if k not in params}
+    params = leader.get_params(deep=False) if len(members) > 1 else {}
+    shared = {k: v for k, v in vars(leader).items() if k not in params} if params else {}
     each = np.arange(network.n_models).reshape(len(members), -1)  # an ensemble has several models
     for m, member in enumerate(members):
         if m:
@@ -197,7 +197,8 @@ def train_each(
     is_new = identify(problem, members)
     beside = members[0].beside
     everyone = members if beside is None else [*members, *beside.models]
-    network = recipe.network(recipe, problem, everyone, going_on)
+    penalty = penalty_of(recipe, problem, everyone)
+    network = recipe.network(recipe, problem, everyone, penalty, going_on)
     if going_on and not incremental and is_new:
         first.seen_before = getattr(leader, "t_", 0)
     for member in members:
@@ -217,7 +218,7 @@ def train_each(
     if going_on and not incremental:
         judge_start(network, [member.progress for member in members], monitor)
         network = _better_start(recipe, problem, network, members, judge) if is_new else network
-    solve(Stack(recipe, problem, network, everyone, epochs, monitor, observer))
+    solve(Stack(recipe, problem, network, everyone, penalty, epochs, monitor, observer))
     if beside is not None:
         beside.network, network = network, network.select(np.arange(1))
     look_at_end(recipe, problem, network, members, judge)
@@ -248,8 +249,8 @@ def _better_start(recipe: Recipe, problem: Problem, known: Network, members: lis
     """
     (member,) = members
     member.state.optimizer = member.state.columns = None
-    new = recipe.network(recipe, problem, members, False)
     monitor, penalty = judge([problem.counted()], recipe.loss, "loss"), penalty_of(recipe, problem, members)
+    new = recipe.network(recipe, problem, members, penalty, False)
     of_known, of_new = (
         float((monitor(network, np.arange(1))[1] + penalty.value(network.penalised()))[0]) for network in (known, new)
     )

@@ -50,7 +50,7 @@ def look_at_end(recipe: Recipe, problem: Problem, network: Network, members: lis
         p = member.progress
         if p.error is not None or p.params is None or p.watch_score:
             continue
-        is_huge = _are_huge(p.params, largest)
+        is_huge = p.size > largest**0.4 if p.size else _are_huge(p.params, largest)
         if descends and not is_huge:
             continue
         of_zero = _loss_of_zero(recipe, problem, member)
@@ -141,7 +141,7 @@ def _tells_nothing_apart(estimator: Classifier, progress: Progress) -> bool:
     """Tell whether columns of the order of one have no weight, and nobody has asked for it by penalties or weights."""
     assert progress.params is not None
     is_asked = estimator.alpha != "auto" or estimator.class_weight is not None
-    return estimator.standardize and not is_asked and float(progress.params[0].abs().max()) < _NO_WEIGHT
+    return estimator.standardize and not is_asked and float(np.abs(to_numpy64(progress.params[0])).max()) < _NO_WEIGHT
 
 
 def divergence(error: str) -> ValueError:

@@ -102,8 +102,8 @@ class Recipe:
     penalty: Callable[[list[Member], np.ndarray, np.ndarray], ElasticNet]
     #: ``rates(recipe, problem, network, members)``, the learning rates to begin with.
     rates: Callable[[Recipe, Problem, Network, list[Member]], np.ndarray]
-    #: ``network(recipe, problem, members, warm)``, before training: initial, or (`warm`, one model) of attributes.
-    network: Callable[[Recipe, Problem, list[Member], bool], Network]
+    #: ``network(recipe, problem, members, penalty, warm)``, before training: initial, or, `warm`, of one's attributes.
+    network: Callable[[Recipe, Problem, list[Member], ElasticNet, bool], Network]
     settings: Solver  # of all members but for what is stackable
     check: Callable[[Any], None] = lambda X: None  # raises where rows X cannot be computed with
 
@@ -151,6 +151,7 @@ class Stack:
     problem: Problem
     network: Any  # of one model for each member; consumed
     members: list[Member]  # their `progress` receives the result, their `state` what training can go on with
+    penalty: ElasticNet  # of each member
     epochs: int  # at most; beyond the end of a schedule, it begins anew
     monitor: Monitor | None = None  # see `skdeep.engine.training.train`
     observer: Observer | None = None
@@ -159,11 +160,6 @@ class Stack:
     def is_watched(self) -> bool:
         """Whether anybody looks at epochs."""
         return self.monitor is not None or self.observer is not None
-
-    def penalty(self) -> ElasticNet:
-        """Make the penalty of each model, for steps of all its rows."""
-        weight = total_weights(self.problem, self.members)
-        return self.recipe.penalty(self.members, weight, weight)
 
 
 @dataclass
@@ -187,9 +183,11 @@ def mean_weights(members: Sequence[Member]) -> np.ndarray:
     return np.array([members[m].mean_weight for m in first])[number]
 
 
-def total_weights(problem: Problem, members: Sequence[Member]) -> np.ndarray:
-    """Compute the weight of all rows that each model has seen, also in earlier calls of ``partial_fit``."""
-    return mean_weights(members) * [m.n_rows(problem) for m in members] + [m.state.seen for m in members]
+def penalty_of(recipe: Recipe, problem: Problem, members: list[Member]) -> ElasticNet:
+    """Make the penalty of each model of a stack, by the weight of all rows that it has seen, also in earlier calls."""
+    mean, n_rows = mean_weights(members), np.array([member.n_rows(problem) for member in members])
+    total = mean * n_rows + [member.state.seen for member in members]
+    return recipe.penalty(members, total, mean * np.minimum(recipe.batch_rows, n_rows))
 
 
 def starting_scores(problem: Problem, members: Sequence[Member], loss: Loss, n_outputs: int) -> np.ndarray:

@@ -374,8 +374,7 @@ def settings_of(estimator: Classifier, chosen: str = "sgd") -> Any:
     if isinstance(solver, str):
         name = chosen if solver == "auto" else solver
         cls = _Exact if name == "exact" else SOLVERS[name]
-        own = [name for name in _names(cls) if hasattr(estimator, name)]
-        return cls(**{name: getattr(estimator, name) for name in own})
+        return cls(**{name: getattr(estimator, name) for name in _names(cls) if hasattr(estimator, name)})
     free = [name for name, value in _values(solver).items() if value == "auto" and hasattr(estimator, name)]
     return changed(solver, {name: getattr(estimator, name) for name in free}) if free else solver
 

@@ -15,7 +15,6 @@ from skdeep.engine.batching import Batches
 from skdeep.engine.networks import Network
 from skdeep.engine.objective import Objective
 from skdeep.engine.optimizers import OPTIMIZERS, Optimizer
-from skdeep.engine.penalties import ElasticNet
 from skdeep.engine.per_model import groups, to_device, to_numpy64
 from skdeep.engine.rows import DenseRows, as_tensor
 from skdeep.engine.training import Plan, train
@@ -23,7 +22,7 @@ from skdeep.exact.descent import Solution
 from skdeep.fitting.at_once import EXACT, begin, book
 from skdeep.fitting.courses import clean_loss, following
 from skdeep.fitting.exactly import has_exact_solver, solve_by_products, solve_exactly
-from skdeep.fitting.recipe import Member, Recipe, Stack, common, mean_weights, rows_and_weights, total_weights, values
+from skdeep.fitting.recipe import Member, Recipe, Stack, common, mean_weights, rows_and_weights, values
 from skdeep.solvers.closed_form import Ridge
 from skdeep.solvers.full_batch import minimise
 
@@ -37,12 +36,6 @@ def solve(stack: Stack) -> None:
         )
     recipe = stack.recipe
     (_in_closed_form if recipe.closed_form else _SOLVERS.get(recipe.solver, _by_steps))(stack)
-
-
-def penalty_of(recipe: Recipe, problem: Problem, members: list[Member]) -> ElasticNet:
-    """Make the penalty of each model of a stack."""
-    sizes = np.minimum(recipe.batch_rows, [member.n_rows(problem) for member in members])
-    return recipe.penalty(members, total_weights(problem, members), mean_weights(members) * sizes)
 
 
 def _batches(
@@ -61,12 +54,11 @@ def _by_full_batches(stack: Stack) -> None:
     recipe, problem, network, members = stack.recipe, stack.problem, stack.network, stack.members
     if not stack.is_watched and has_exact_solver(recipe, problem, network):
         return solve_exactly(stack)
-    penalty = penalty_of(recipe, problem, members)
     alike = not isinstance(common(rows_and_weights(members)[0]), list)
     chunk = max(1, chunk_rows(network, problem.rows()) // (1 if alike else len(members)))
     # nothing is drawn: one generator for all, so that models of the same rows share their passes
     batches, mean_weight = _batches(problem, members, [members[0].state.generator] * len(members), chunk)
-    objective = Objective(network, recipe.loss, penalty, batches, mean_weight)
+    objective = Objective(network, recipe.loss, stack.penalty, batches, mean_weight)
     progress, limits = [member.progress for member in members], (stack.epochs, recipe.settings.max_fun)
     minimise(objective, *limits, progress, stack.monitor, stack.observer, recipe.newton_params)
 
@@ -86,7 +78,7 @@ def _by_steps(stack: Stack) -> None:
             p.n_iter_no_change = np.inf
         if np.isfinite(recipe.due):
             p.due_iter, p.due_loss = recipe.due, clean_loss(recipe.loss, problem, member)
-    penalty = penalty_of(recipe, problem, members)
+    penalty = stack.penalty
     if recipe.follows and recipe.solver == "adam":  # where a loss that stays high is noise, not a way that is long
         penalty = following(penalty, recipe.loss, problem, members, recipe.n_bins)
     objective = Objective(network, recipe.loss, penalty, batches, mean_weight)
@@ -152,13 +144,13 @@ def _in_closed_form(stack: Stack) -> None:
 
 def _ridge(stack: Stack) -> np.ndarray:
     """Put the network at the solutions; return the objective of each model."""
-    problem, network, members, alphas = stack.problem, stack.network, stack.members, stack.penalty().curvature()
+    problem, network, members, alphas = stack.problem, stack.network, stack.members, stack.penalty.curvature()
     coef, intercept = (torch.empty_like(t, dtype=torch.float64) for t in network.unscaled())
     objective = np.empty(len(alphas))
     target = to_device(as_tensor(problem.target), problem.device)
     rows = problem.rows().exactly(torch.float64, network.frame)  # no digit is to be lost to the network's dtype
     auto = np.isnan(values(members, "alpha"))  # a penalty on columns that are standardised
-    unit = None if network.unit is None else to_numpy64(network.unit)[:, 0]
+    unit = None if network.columns[2] is None else network.columns[2].astype(np.float64, copy=False)
     # in the frame's columns, all of which have one factor
     factor = 1.0 if network.frame is None else network.frame.factor[0]
     alphas = np.where(auto, alphas, alphas * factor * factor)

@@ -18,7 +18,6 @@ the same fit: it goes on with everything but a calibration.
 from __future__ import annotations
 
 import copy
-import hashlib
 import math
 import zlib
 from typing import Any
@@ -73,7 +72,7 @@ def identify(problem: Problem, members: list[Member]) -> bool:
     for member in members:
         batch_size = getattr(member.settings, "batch_size", None)
         objective = [_told(getattr(member.estimator, name, None)) for name in _OBJECTIVE]
-        member.state.problem = hashlib.blake2b(repr([of_rows, objective, batch_size]).encode(), digest_size=16).digest()
+        member.state.problem = repr([of_rows, objective, batch_size]).encode()
     return members[0].state.problem != before
 
 
@@ -112,9 +111,10 @@ def begin(estimator: Classifier, incremental: bool) -> set[str]:
     if goes_on(estimator, incremental):
         undo_calibration(estimator)
         kept = fitted - CALIBRATED if incremental else carried(estimator)
-    others = set(vars(estimator)) - fitted
-    for name in (fitted - kept) & vars(estimator).keys():
-        delattr(estimator, name)
+    own = estimator.__dict__
+    others = own.keys() - fitted
+    for name in fitted - kept:
+        own.pop(name, None)
     return others
 
 
@@ -122,7 +122,7 @@ def end(estimator: Classifier, others: set[str]) -> None:
     """Note which attributes this fit has set, for the next one."""
     foreign = ("_skl_", "_callback_", "_parent_")  # of scikit-learn's callbacks
     names = vars(estimator).keys() - others - {"_fitted"}
-    estimator._fitted = frozenset(name for name in names if not name.startswith(foreign))
+    estimator._fitted = frozenset(name for name in names if name[0] != "_" or not name.startswith(foreign))
 
 
 def known_state(estimator: Classifier, incremental: bool) -> TrainingState | None:

@@ -35,23 +35,19 @@ class Variables:
     @classmethod
     def of(cls, network: Linear) -> Variables:
         """Take the first model's center and scale for all, as if it were alone, if no weaker penalty leaves more."""
-        n_features = network.params[0].shape[2]
-        center, scale = (
-            np.full((1, n_features), default) if values is None else to_numpy64(values)[:, 0]
-            for values, default in ((network.center, 0.0), (network.scale, 1.0))
-        )
+        center, scale = network.center_and_scale()
         shared = scale[0]
         if len(scale) > 1:
             largest = scale.max(0)
             shared = np.where(shared > 0.5 * largest, shared, largest)
         return cls(center[0], shared, center, scale, len(network.params) > 1)
 
-    def strengths(self, penalty: ElasticNet, unit: torch.Tensor | None) -> tuple[np.ndarray, np.ndarray]:
+    def strengths(self, penalty: ElasticNet, unit: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
         """Compute how strong squared norms and L1 norms are in each column (K, D), or (K, C, D) of scores of their own.
 
-        `unit` are the units (K or 1, 1, d) of the penalty in the columns that each model's network has.
+        `unit` are the units (K or 1, d) of the penalty in the columns that each model's network has.
         """
-        own = self.scale if unit is None else self.scale * to_numpy64(unit)[:, 0]
+        own = self.scale if unit is None else self.scale * unit
         ridge, lasso = penalty.curvature(), penalty.alpha * penalty.l1_ratio
         own = own if ridge.ndim == 1 else np.atleast_2d(own)[:, None]
         rho, kappa = (np.zeros((*ridge.shape, len(self.scale) + self.intercept)) for _ in range(2))

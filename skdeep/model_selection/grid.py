@@ -28,6 +28,7 @@ from skdeep.data.inputs import float_dtype
 from skdeep.data.problem import Problem
 from skdeep.data.scoring import only_asks, scorers_of
 from skdeep.engine.networks import Linear, Network
+from skdeep.engine.penalties import ElasticNet
 from skdeep.engine.rows import MAX_VALUES
 from skdeep.engine.threads import at_most, threads_for
 from skdeep.estimators.base import BaseTorchEstimator
@@ -36,7 +37,7 @@ from skdeep.estimators.regression import BaseTorchRegressor
 from skdeep.fitting.exactly import has_exact_solver
 from skdeep.fitting.fit import check_scoring, members_of, monitor_of
 from skdeep.fitting.outcome import look_at_end, warn
-from skdeep.fitting.recipe import Member, Recipe, Stack
+from skdeep.fitting.recipe import Member, Recipe, Stack, penalty_of
 from skdeep.fitting.settings import FULL_BATCH
 from skdeep.fitting.solving import solve
 from skdeep.fitting.starts import new_progress
@@ -238,12 +239,13 @@ class _Grid:
             if not exact and any(recipe.batch_rows >= member.n_rows(rows.problem) for member in members):
                 raise CannotStack("Equal rows may be merged.")
             with at_most(1) if exact else threads_for(n_params * recipe.batch_rows):
-                network = self._network(rows, recipe, members)
+                penalty = penalty_of(recipe, rows.problem, members)
+                network = self._network(rows, recipe, members, penalty)
                 monitor = None
                 if watched:
                     estimators = [member.estimator for member in members]
                     monitor = monitor_of(estimators, watched, recipe.judged_by, leader._scoring_for(watched[0]))
-                solve(Stack(recipe, rows.problem, network, members, recipe.epochs, monitor))
+                solve(Stack(recipe, rows.problem, network, members, penalty, recipe.epochs, monitor))
                 if any(member.progress.interrupted for member in members):
                     raise KeyboardInterrupt  # it is the search that the user wants to end
                 if not exact:
@@ -335,9 +337,9 @@ class _Grid:
                 members.append(member)
         return members
 
-    def _network(self, rows: GridRows, recipe: Recipe, members: list[Member]) -> Network:
+    def _network(self, rows: GridRows, recipe: Recipe, members: list[Member], penalty: ElasticNet) -> Network:
         """Make the network of all models, behind what each split's scaler does."""
-        network = recipe.network(recipe, rows.problem, members, False)
+        network = recipe.network(recipe, rows.problem, members, penalty, False)
         if self.scaling is not None:
             assert isinstance(network, Linear)
             training = [train for train, _ in rows.splits]

@@ -31,9 +31,9 @@ from skdeep.exact.reweighted_lasso import refit_lasso
 from skdeep.exact.rows import Rows
 from skdeep.fitting.exactly import has_exact_solver, row_loss
 from skdeep.fitting.outcome import divergence
-from skdeep.fitting.recipe import Member, Recipe, Stack
+from skdeep.fitting.recipe import Member, Recipe, Stack, penalty_of
 from skdeep.fitting.settings import FULL_BATCH
-from skdeep.fitting.solving import penalty_of, solve
+from skdeep.fitting.solving import solve
 from skdeep.fitting.starts import new_progress
 from skdeep.fitting.variables import Variables, rows_of
 from skdeep.model_selection.separation import lack_optimum
@@ -116,15 +116,16 @@ class Trainer:
         """Train models with these weights (K, n) as a stack like any other."""
         recipe, problem, start = self.recipe, self.problem, self.first
         members = [_member(self.model, weight) for weight in weights]
-        network = recipe.network(recipe, problem, members, False)
+        penalty = penalty_of(recipe, problem, members)
+        network = recipe.network(recipe, problem, members, penalty, False)
         assert isinstance(network, Linear)
-        if start is not None and penalty_of(recipe, problem, members[:1]).alpha.any():
+        if start is not None and penalty.alpha[:1].any():
             coef, constant = start.unscaled()
             network.set_unscaled(coef.expand(len(members), -1, -1), constant.expand(len(members), -1))
         elif start is not None and self._vary_as_all(network, members):
             # without a penalty, a stack has one set of columns; models of several are solved one after the other
             network = _in_columns_of(start, network.params)
-        solve(Stack(recipe, problem, network, members, recipe.epochs))
+        solve(Stack(recipe, problem, network, members, penalty, recipe.epochs))
         for member in members:
             if member.progress.interrupted:
                 raise KeyboardInterrupt
@@ -146,7 +147,7 @@ class Trainer:
         if any(own is None for own in columns):
             return True  # the user's, as they are, for all
         everywhere = Columns.of_models(self.problem.rows(), [self.problem.subset], [None])
-        _, constant = sizes_of([*everywhere, *columns], network.center is not None)
+        _, constant = sizes_of([*everywhere, *columns], network.columns[0] is not None)
         return bool((constant[1:] == constant[0]).all())
 
     def weights_of(self, counts: np.ndarray) -> np.ndarray:
@@ -194,7 +195,8 @@ def _member(model: LinearClassifier, weight: np.ndarray | None = None) -> Member
 def _in_columns_of(network: Linear, params: list[torch.Tensor]) -> Linear:
     """Make a network of parameters in the columns of another."""
     coef, *intercept = params
-    return Linear(coef, intercept[0] if intercept else None, network.center, network.scale, network.unit, network.frame)
+    center, scale, unit = network.columns
+    return Linear(coef, intercept[0] if intercept else None, center, scale, unit, network.frame)
 
 
 def learned(network: Linear) -> Found:
@@ -244,7 +246,7 @@ class Near:
         if not self.smooth:  # for which a step is not defined
             params, arrived = refit_lasso(self.rows, self.loss, shares, rho, kappa, self.start)
             if self.loss.shift_invariant and self.variables.intercept:  # of all shifts, a fit's; see `Trainer._trained`
-                mean = self.rows.back(shares) if self.first.center is not None else np.eye(params.shape[2])[-1:]
+                mean = self.rows.back(shares) if self.first.columns[0] is not None else np.eye(params.shape[2])[-1:]
                 params[:, :, -1] -= np.einsum("kcd,kd->kc", params, mean).mean(1, keepdims=True)
             return params, arrived
         if self.around is not None:
@@ -304,7 +306,7 @@ class Near:
     def _from_medians(self) -> tuple[np.ndarray, np.ndarray]:
         """Medians (d,) of columns, or zero where these are not centred; and the differences from them (n, d)."""
         columns = self.rows.take(np.arange(self.rows.shape[0]))[:, : len(self.variables.scale)]
-        median = np.median(columns, 0) if self.first.center is not None else np.zeros(columns.shape[1])
+        median = np.median(columns, 0) if self.first.columns[0] is not None else np.zeros(columns.shape[1])
         return median, columns - median
 
     def _units(self, weights: np.ndarray, shares: np.ndarray) -> np.ndarray | float:
@@ -320,11 +322,11 @@ class Near:
             sizes = units_of_sparse(columns, len(self.first.params) > 1, power, has_levels)
             sizes[:, indicators] = 1.0
             return sizes
-        if self.first.unit is None:
+        if self.first.columns[2] is None:
             return 1.0
         median, moved = self._from_medians
         scale, center = self.variables.scale, self.variables.center
-        square, mean = shares @ np.square(moved), shares @ moved if self.first.center is not None else 0.0
+        square, mean = shares @ np.square(moved), shares @ moved if self.first.columns[0] is not None else 0.0
         variance = square - np.square(mean)
         # rows that all have the median are told apart from others without rounding
         constant = np.maximum(np.abs(center + median / scale), 1.0)
@@ -342,6 +344,6 @@ class Near:
             rows = DenseRows(rows.X[:, torch.from_numpy(columns)], rows.device, rows.dtype)
             columns = np.ones(rows.n_features, dtype=bool)
         sizes, _ = sizes_of(
-            Columns.of_models(rows, [None] * len(weights), list(weights)), self.first.center is not None
+            Columns.of_models(rows, [None] * len(weights), list(weights)), self.first.columns[0] is not None
         )
         return sizes[:, columns]

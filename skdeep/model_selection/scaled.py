@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from scipy import sparse
 from sklearn.base import BaseEstimator, clone
 from sklearn.impute import SimpleImputer
@@ -22,9 +21,8 @@ from skdeep.data.columns import sizes_of
 from skdeep.data.inputs import Data
 from skdeep.data.problem import Problem
 from skdeep.engine.networks import Linear
-from skdeep.engine.per_model import to_device
 from skdeep.estimators.linear import LinearModel
-from skdeep.fitting.recipe import Member, Recipe, total_weights, values
+from skdeep.fitting.recipe import Member, Recipe, penalty_of, values
 from skdeep.fitting.settings import FULL_BATCH
 from skdeep.model_selection.plain import without_checks
 from skdeep.model_selection.stacks import CannotStack
@@ -75,7 +73,7 @@ class Scaling:
 
         Raise `CannotStack` where what the penalty says of columns is lost.
         """
-        if network.frame is not None or network.center is None or network.scale is None:
+        if network.frame is not None or network.columns[0] is None or network.columns[1] is None:
             raise CannotStack("Columns are not centred and scaled, or lose digits.")
         fixed = ~np.isnan(values(members, "alpha"))
         if not fixed.any() or self.scaler is None:
@@ -85,15 +83,12 @@ class Scaling:
         sizes, constant = sizes_of([member.state.columns for member in members], True)
         if (np.where(constant, 1.0, sizes * factors) < _SMALL).any():
             raise CannotStack("The penalty might take a scaled column for nothing.")
-        total = total_weights(problem, members)
-        ridge = recipe.penalty(members, total, total).curvature()
+        ridge = penalty_of(recipe, problem, members).curvature()
         root = np.sqrt((ridge if ridge.ndim == 1 else ridge.max(1)) / recipe.judged_by.curvature(recipe.n_outputs))
         unit = np.where(fixed[:, None], 1 / factors, sizes)
         scale = 1 / np.hypot(sizes, unit * root[:, None])
         coef, intercept = network.params
-        columns = torch.from_numpy(np.stack([scale, unit])[:, :, None])
-        of_scale, of_unit = to_device(columns, problem.device, problem.dtype)
-        return Linear(coef, intercept, network.center, of_scale, of_unit)
+        return Linear(coef, intercept, network.columns[0], scale, unit)
 
     def factors(self, X: np.ndarray) -> np.ndarray:
         """Fit the scaler to some rows; return the factors of the columns."""
