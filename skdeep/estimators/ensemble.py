@@ -40,6 +40,8 @@ class PerceptronEnsemble(Perceptron):
 
     _coef_attribute = "estimators_"
     _averages_probabilities = True
+    #: Whether members have the edges of their bins at different places.
+    _shifts_bins = False
     _fewest_rows = 2
     _dropped = ALONE
     #: Options of a single network that an ensemble has no use for.
@@ -206,6 +208,7 @@ class MLPEnsembleClassifier(PerceptronEnsemble, PerceptronClassifier):
 
     calibration: str | None = "temperature"
 
+    _shifts_bins = True
     _member_class = MLPClassifierTorch
     _out_of_fold = "oof_proba_", "oof_score_"
 

@@ -148,7 +148,7 @@ def deal(recipe: Recipe, problem: Problem, held_out: Problem | None, members: li
     seeds = [drawn[n] for n in number]
     of_seed = {seed: RandomSource(draw_seeds(seed)[0]) for own in seeds for seed in own}
     # a border between the edges of one member is near an edge of another (averaged shifted histograms; Scott, 1985)
-    shifts = ((np.arange(len(numbers)) + 0.5) / len(numbers) - 0.5).tolist()
+    shifts = (leader._shifts_bins * ((np.arange(len(numbers)) + 0.5) / len(numbers) - 0.5)).tolist()
     models = []
     for m, (member, own) in enumerate(zip(members, seeds, strict=True)):
         patience = member.settings.patience if leader.early_stopping else math.inf
