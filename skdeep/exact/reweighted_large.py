@@ -1,7 +1,9 @@
-r"""Smooth objectives of dense rows, near the optimum of one: by L-BFGS from its Hessian.
+r"""Smooth objectives of many unknowns, near the optimum of one: by L-BFGS from its Hessian.
 
 A Hessian of each would cost more than all else. The inverse at one optimum serves for all, and in single precision a
-step is a few products of matrices for thirty models at a time.
+step is a few products of matrices for thirty models at a time. Of sparse rows, the Hessian is known by its diagonal,
+and by the directions whose curvature differs most from it (as in Morales & Nocedal, *Automatic preconditioning by
+limited memory quasi-Newton updating*, 2000, where pairs of steps take their place).
 
 Columns that a resample has no rows of, J, have another curvature there, mostly the penalty's. They are taken out of the
 inverse,
@@ -17,8 +19,9 @@ from typing import NamedTuple
 import numpy as np
 from scipy.linalg.lapack import spotrf, spotri
 
+from skdeep.exact import wide
 from skdeep.exact.descent import dot, small_enough
-from skdeep.exact.losses import OfColumns, RowLoss
+from skdeep.exact.losses import OfColumns, RowLoss, SquaredLoss
 from skdeep.exact.reweighted import FEW_UNKNOWNS, n_free
 from skdeep.exact.rows import Rows, SparseRows, of_both
 
@@ -35,6 +38,8 @@ _HISTORY = 5
 _FINER = 0.1
 #: Share of that tolerance which the rounding of a gradient may take.
 _ROUNDING = 0.1
+#: Directions of a Hessian of sparse rows that are looked for, and the share of a curvature that may be left of one.
+_N_DIRECTIONS, _FOUND = 40, 0.1
 #: Share of its curvature below which a column has no rows in a resample.
 _GONE = 0.05
 #: Share of the largest curvature that makes an inverse possible where columns determine others.
@@ -49,9 +54,12 @@ def is_large(rows: Rows, loss: RowLoss, rho: np.ndarray) -> bool:
 
     Without a penalty, Newton's steps tell as well whether there is an optimum.
     """
-    if isinstance(rows, SparseRows) or loss.piecewise or (isinstance(loss, OfColumns) and loss.n_scores > 1):
-        return False
     n_unknown = n_free(rows, loss)
+    if isinstance(rows, SparseRows):
+        in_closed_form = isinstance(loss, SquaredLoss) and wide.suits(rows)
+        return not (loss.piecewise or in_closed_form) and n_unknown > FEW_UNKNOWNS
+    if loss.piecewise or (isinstance(loss, OfColumns) and loss.n_scores > 1):
+        return False
     return n_unknown > (_VERY_FEW if rho.any() else FEW_UNKNOWNS) and n_unknown <= _MAX_UNKNOWNS
 
 
@@ -74,17 +82,23 @@ class Neighbourhood:
         scores = rows.scores(start[None])
         at = loss.at(scores)
         pull, allowed = at.gradient[0] * weight, small_enough(np.array([tol]), at.value @ weight, start[None])[0]
-        single = Rows(np.asfortranarray(rows.Z, dtype=np.float32))
+        is_sparse = isinstance(rows, SparseRows)
+        single = rows.in_single() if is_sparse else Rows(np.asfortranarray(rows.Z, dtype=np.float32))
         rounding = np.abs(single.back(pull.astype(np.float32)) - rows.back(pull)).max()
         is_enough = rounding <= _ROUNDING * _FINER * allowed
         #: Single precision, if it is enough; and double, for models that it is not enough for.
         self.precisions = [(single, _in(loss, np.float32))] * bool(is_enough) + [(rows, loss)]
         self.start, self.rho, self.tol = start, rho, tol
+        self._around: _Curvature | None = None
+        self._here: _Curvature | _Directions
+        self._curvatures: np.ndarray | None = None
+        if is_sparse:
+            self._here = _Directions(rows, loss, weight, rho, start)
+            return
         # of each row along each column, on the average of scores
         self._curvatures = np.square(single.Z) * loss.diagonal(scores, at)[0].mean(0).astype(np.float32)[:, None]
         self._curvature = weight.astype(np.float32) @ self._curvatures
         self._here = _Curvature(self._inverse(scores, weight[None]))
-        self._around: _Curvature | None = None
 
     def _inverse(self, scores: np.ndarray, weight: np.ndarray) -> np.ndarray:
         """Invert the average Hessian of models with these scores (K, C, n) and weights (K, n)."""
@@ -106,12 +120,12 @@ class Neighbourhood:
         params, arrived = np.repeat(self.start[None], len(weight), axis=0), np.zeros(len(weight), dtype=bool)
         if not self._here.is_known:
             return params, arrived
-        is_small = n_free(*self.precisions[-1]) <= FEW_UNKNOWNS
-        gone, bound = self._columns_gone(weight, rho), self.tol * (_FINER if finer or is_small else 1.0)
-        size = max(1, _MAX_VALUES // (len(self.start) * weight.shape[1]))
+        is_cheap = self._curvatures is None or n_free(*self.precisions[-1]) <= FEW_UNKNOWNS
+        gone, bound = self._columns_gone(weight, rho), self.tol * (_FINER if finer or is_cheap else 1.0)
+        size = max(1, _MAX_VALUES // (len(self.start) * max(self.precisions[0][0].shape)))
         for rows, loss in self.precisions:
             left = np.flatnonzero(~arrived)
-            looks = self._around is None and not finer and len(left) >= _TYPICAL
+            looks = self._around is None and not finer and len(left) >= _TYPICAL and self._curvatures is not None
             for part in filter(len, (left[:size], left[size:]) if looks else (left,)):
                 curvature = self._here if finer or self._around is None else self._around
                 way = _Way(rows, loss, self.start, weight[part], rho[part], [gone[k] for k in part], curvature)
@@ -124,7 +138,9 @@ class Neighbourhood:
         return params, arrived
 
     def _columns_gone(self, weight: np.ndarray, rho: np.ndarray) -> list[_Gone | None]:
-        """Find the columns that models have no rows of."""
+        """Find the columns that models have no rows of; of sparse ones, it is left to the steps."""
+        if self._curvatures is None:
+            return [None] * len(weight)
         curvature = weight.astype(np.float32) @ self._curvatures
         gone = (curvature < _GONE * self._curvature) | (_GONE * rho > self.rho)
         own = np.where(curvature + rho > 0, curvature + rho, np.inf).astype(np.float32)
@@ -170,6 +186,42 @@ class _Curvature:
         return found.reshape(gradient.shape).astype(gradient.dtype, copy=False)
 
 
+class _Directions:
+    """The diagonal of a Hessian (C, D) of sparse rows, and some directions of Lanczos's method in its units."""
+
+    is_known = True
+
+    def __init__(self, rows: Rows, loss: RowLoss, weight: np.ndarray, rho: np.ndarray, start: np.ndarray):
+        scores = rows.scores(start[None])
+        at = loss.at(scores)
+        diagonal = rows.diagonal(weight * loss.diagonal(scores, at)[0]) + rho
+        root = 1 / np.sqrt(np.where(diagonal > 0, diagonal, np.inf))
+        n = min(_N_DIRECTIONS, start.size // 2)
+        vectors, products = np.empty((n + 1, start.size)), np.empty((n, start.size))
+        first = np.random.default_rng(0).standard_normal(start.size)
+        vectors[0] = first / np.linalg.norm(first)
+        for k in range(n):
+            way = root * vectors[k].reshape(start.shape)
+            curved = rows.back(weight * loss.times_second(scores, at, rows.scores(way[None])))[0] + rho * way
+            rest = products[k] = (root * curved).ravel()
+            for _ in range(2):  # once leaves rounding
+                rest = rest - (vectors[: k + 1] @ rest) @ vectors[: k + 1]
+            vectors[k + 1] = rest / (np.linalg.norm(rest) or 1)
+        values, own = np.linalg.eigh(vectors[:n] @ products.T)
+        along = own.T @ vectors[:n]
+        left = np.linalg.norm(own.T @ products - values[:, None] * along, axis=1)
+        sound = (left <= _FOUND * values) & (values > _LITTLE * values[-1])
+        self.root, self.along = root.astype(np.float32), along[sound].astype(np.float32)
+        self.factors, self.shifts = (1 / values[sound] - 1).astype(np.float32), loss.shift_invariant
+
+    def solve(self, gradient: np.ndarray, gone: list[_Gone | None]) -> np.ndarray:
+        """Multiply gradients (K, C, D) by the inverse."""
+        right = (gradient * self.root).reshape(len(gradient), -1)
+        right += ((right @ self.along.T) * self.factors) @ self.along
+        found = right.reshape(gradient.shape) * self.root
+        return found - found.mean(1, keepdims=True) if self.shifts else found  # no model moves along the shift
+
+
 class _Way:
     """The way of many models from one start to their optima: unit steps of L-BFGS, some models at a time.
 
@@ -185,9 +237,9 @@ class _Way:
         weight: np.ndarray,
         rho: np.ndarray,
         gone: list[_Gone | None],
-        curvature: _Curvature,
+        curvature: _Curvature | _Directions,
     ):
-        dtype = rows.Z.dtype
+        dtype = (rows.X if isinstance(rows, SparseRows) else rows.Z).dtype
         self.rows, self.loss, self.curvature, self.gone = rows, loss, curvature, gone
         self.start, self.weight, self.rho = start.astype(dtype), weight.astype(dtype), rho.astype(dtype)
         self._pull = loss.gradient(rows.scores(self.start[None]))
