@@ -249,7 +249,7 @@ class Near:
             return params, arrived
         if self.around is not None:
             return self.around.refit(shares, rho, finer=only_a_step)
-        return refit(self.rows, self.loss, shares, rho, self.start, self.member.progress.tol, only_a_step)
+        return refit(self.rows, self.loss, shares, rho, self.start, only_a_step)
 
     def come_to_optimum(self, weight: np.ndarray) -> tuple[Found, np.ndarray]:
         """Let models begin at the optimum for a weight (n,), if it is found; return where they do, and whether."""
