@@ -117,15 +117,16 @@ class Columns:
         known, values = summed(filled.astype(np.float64)), values / unit[columns]
         mass, missing = np.where(known > 0, known, 1.0), np.maximum(weights.sum(1, keepdims=True) - known, 0.0)
         at = np.bincount(columns, np.repeat(weights[0], np.diff(starts)) * values, d) / mass[0]
-        values = np.where(filled, values - at[columns], 0.0)
-        moved, square = summed(values) / mass, summed(np.square(values)) / mass
+        away = np.where(filled, values - at[columns], 0.0)
+        moved, square = summed(away) / mass, summed(np.square(away)) / mass
         near, mean = np.square(moved), np.where(known > 0, at + moved, 0.0)
         variance, total = square - near, weights.sum(1, keepdims=True)
         # where the difference has few digits, and little else is the size of a column
         unsure = variance + missing / total * np.square(mean) < _FEW_DIGITS * near
         for model in np.flatnonzero(unsure.any(1)):
             w = np.repeat(weights[model], np.diff(starts)) * filled
-            variance[model] = np.bincount(columns, w * np.square(values - moved[model, columns]), d) / mass[model]
+            mean[model] = np.bincount(columns, w * values, d) / mass[model]
+            variance[model] = np.bincount(columns, w * np.square(values - mean[model, columns]), d) / mass[model]
         each = zip(known, missing, unit * mean, unit * np.sqrt(np.maximum(variance, 0.0)), strict=True)
         return [cls(*own, largest, rounding) for own in each]
 
