@@ -7,7 +7,7 @@ from helpers import set_constant
 from scipy import sparse
 from sklearn.datasets import load_iris
 
-from skdeep import Adam, MLPClassifierTorch, MLPEnsembleClassifier
+from skdeep import Adam, MLPClassifierTorch, MLPEnsembleClassifier, compare
 from skdeep.engine import training
 from skdeep.engine.batching import Batch
 from skdeep.engine.gradients import loss_and_gradient
@@ -48,6 +48,30 @@ def test_rows_standardised_once_or_in_each_batch(form, monkeypatch):
     one_by_one = small(**FORMS[form]).fit(rows, labels)
     assert [values is None for values in found] == [False, True]
     np.testing.assert_allclose(at_once.decision_function(X), one_by_one.decision_function(X), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_rows_of_each_split_standardised_once_or_in_each_batch(form, monkeypatch):
+    """Models of a stack with columns of their own: as many looks at rows as models, or as steps."""
+    rows, labels, found, looks = np.tile(X, (8, 1)), np.tile(Y, 8), [], []
+    known, look = Standardization.of_each, Standardization._rows
+
+    def watched(self, rows, index, n_alike):
+        assert [len(own) for own in index] == [960, 960, 960, 960, 960]
+        found.append(known(self, rows, index, n_alike))
+        return found[-1]
+
+    monkeypatch.setattr(Standardization, "of_each", watched)
+    monkeypatch.setattr(Standardization, "_rows", lambda self, X: looks.append(len(looks)) or look(self, X))
+    models = {"one": small(**FORMS[form])}
+    at_once = compare(models, rows, labels, scoring=["neg_log_loss"])
+    n_looks = len(looks)
+    set_constant(monkeypatch, "MAX_VALUES", 4000)  # a batch, but not all rows
+    one_by_one = compare(models, rows, labels, scoring=["neg_log_loss"])
+    assert [values is None for values in found] == [False, True]
+    assert n_looks < (len(looks) - n_looks) / 3
+    expected, scores = (of.scores["neg_log_loss"]["one"] for of in (one_by_one, at_once))
+    np.testing.assert_allclose(scores, expected, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -6,6 +6,7 @@ A batch too large to be gathered at once is passed over in parts.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import NamedTuple, cast
 
 import numpy as np
@@ -14,12 +15,13 @@ from torch import Tensor
 
 from skdeep.engine.dropout import Noise
 from skdeep.engine.group import Group
+from skdeep.engine.networks import Network
 from skdeep.engine.per_model import index_of, numbered, run_length, to_device
 from skdeep.engine.rows import MAX_VALUES, DenseRows, LargeRows
 from skdeep.engine.shards import AnyRows, SharedRows
 
 #: Values of the batches that are taken at once: few enough to be still in a core's own memory when they are needed.
-_AT_ONCE = 1 << 15
+_AT_ONCE = 1 << 17
 
 
 def copy_of(generator: np.random.Generator) -> np.random.Generator:
@@ -130,7 +132,8 @@ class Batches:
         #: Who adds up what is found for the rows of a batch.
         self.group = Group() if self.shard is None else self.shard.group
         # several small batches: their steps take as long as their calls
-        n_at_once = _AT_ONCE // (batch_size * rows.row_values) if isinstance(rows, DenseRows) else 1
+        n_groups = 1 if self.shared else len(generators) // self.n_alike
+        n_at_once = _AT_ONCE // (n_groups * batch_size * rows.row_values) if isinstance(rows, DenseRows) else 1
         self._rows_at_once = batch_size * max(1, n_at_once)
 
     def select(self, models: np.ndarray) -> Batches:
@@ -140,6 +143,23 @@ class Batches:
         weight = self._weight_of(models)
         form = self.batch_size, self.shuffle, self.draws
         return Batches(self.rows, self.target, weight, subset, generators, *form)
+
+    def prepared(self, network: Network) -> Batches:
+        """Make the same batches, of rows that a network has prepared: once for all, or for each group of models.
+
+        Those of groups lie one after the other, with their targets and weights.
+        """
+        rows, form = self.rows, (self.generators, self.batch_size, self.shuffle, self.draws)
+        if not self.shared and isinstance(rows, DenseRows) and (self.weight is None or self.weight.ndim == 1):
+            subsets = self.subset if isinstance(self.subset, list) else [self.subset] * len(self.generators)
+            index = [np.arange(len(rows)) if own is None else own for own in subsets[:: self.n_alike]]
+            own = network.prepare_each(rows, index, self.n_alike)
+            if own is not None:
+                ends, (_, whole) = np.cumsum([len(part) for part in index]), self._placed(np.concatenate(index))
+                subset = [part for part in np.split(np.arange(ends[-1]), ends[:-1]) for _ in range(self.n_alike)]
+                weight = None if self.weight is None else self.weight[whole]
+                return Batches(own, self.target[whole], weight, subset, *form)
+        return Batches(rows.through(network.prepare), self.target, self.weight, self.subset, *form)
 
     def draw(self) -> Draw:
         """Draw the orders of the coming epoch, and the seeds of its steps."""
@@ -157,30 +177,41 @@ class Batches:
         if n_done and n_done == int(self.n_batches.max()):
             return iter(())
         drawn = self.draw() if drawn is None else drawn
-        as_one = self.shared and self.shard is None
-        return self._shared_epoch(drawn, n_done) if as_one else self._own_epoch(drawn, n_done)
+        n, most = int(self.n_rows.min()), int(self.n_rows.max())
+        n_even = 0 if self.shard is not None else n if n == most else n // self.batch_size * self.batch_size
+        return chain(
+            self._even_steps(drawn, n_done, n_even),
+            self._uneven_steps(drawn, max(n_done, -(-n_even // self.batch_size))),
+        )
 
-    def _shared_epoch(self, drawn: Draw, n_done: int) -> Iterator[Batch]:
-        n, size, device = int(self.n_rows[0]), self.batch_size, self.target.device
+    def _even_steps(self, drawn: Draw, n_done: int, n: int) -> Iterator[Batch]:
+        """Yield the batches of the first n rows of each order, of which all models have as many."""
+        size, device = self.batch_size, self.target.device
         if self._full is not None:
             yield self._full._replace(seeds=drawn.seeds_of(0, None, device))
             return
+        if n_done * size >= n:
+            return
         rows = everything = cast("Tensor | slice", slice(0, n))
-        if self.subset is not None or (self.shuffle and n > size):
+        if not self.shared:
+            rows, everything = self._placed(np.stack([order[:n] for order in drawn.orders[:: self.n_alike]]))
+        elif self.subset is not None or (self.shuffle and n > size):
             rows, everything = self._placed(drawn.orders[0])
-        target = self.target[everything] if isinstance(everything, slice) else self.target.index_select(0, everything)
-        target = target.unsqueeze(0)
-        weight = None if self.weight is None else torch.atleast_2d(self.weight[..., everything])
-        if n <= size:  # a batch of all rows has no order to draw, and stays as it is
+        if isinstance(everything, slice):
+            target = self.target[everything].unsqueeze(0)
+            weight = None if self.weight is None else torch.atleast_2d(self.weight[..., everything])
+        else:
+            target, weight = self._judged(torch.atleast_2d(everything))
+        if n <= size and n == self.n_rows.max():  # a batch of all rows has no order to draw, and stays as it is
             X = self._values(rows)
             X = X.clone() if isinstance(X, Tensor) else X  # out of the scratch memory
             self._full = Batch(X, self._as_numbers(target), weight, n, None)
-            yield from self._shared_epoch(drawn, n_done)
+            yield from self._even_steps(drawn, n_done, n)
             return
         for start in range(n_done * size, n, self._rows_at_once):
             n_rows = min(self._rows_at_once, n - start)
             part = slice(start, start + n_rows)
-            X = self._values(rows[part] if isinstance(rows, Tensor) else part)
+            X = self._values(rows[..., part] if isinstance(rows, Tensor) else part)
             of_rows = None if weight is None else weight.narrow(1, start, n_rows)
             some = Batch(X, self._as_numbers(target.narrow(1, start, n_rows)), of_rows, n_rows, None)
             batches = [some] if n_rows <= size else some.cut(size)
@@ -190,7 +221,8 @@ class Batches:
             for step, batch in enumerate(batches, start // size):
                 yield batch._replace(seeds=drawn.seeds_of(step, None, device))
 
-    def _own_epoch(self, drawn: Draw, n_done: int) -> Iterator[Batch]:
+    def _uneven_steps(self, drawn: Draw, n_done: int) -> Iterator[Batch]:
+        """Yield the batches of which models have different parts, or processes."""
         n_alike = len(self.generators) if self.shared else self.n_alike
         for step in range(n_done, int(self.n_batches.max())):
             start = step * self.batch_size
@@ -228,14 +260,18 @@ class Batches:
 
         Of K models, K / G in turn have the same rows.
         """
+        target, weight = self._judged(of_targets, models)
+        X = self._values(rows[0] if self.shared else rows)
+        return Batch(X, self._as_numbers(target), weight, rows.shape[1], models)
+
+    def _judged(self, rows: Tensor, models: np.ndarray | None = None) -> tuple[Tensor, Tensor | None]:
+        """Take the targets and weights of rows (G, B), for all or some models."""
         weight = self.weight if models is None else self._weight_of(models)
-        of_models = of_targets
         if self.n_alike > 1:
-            of_models = of_targets.unsqueeze(1).expand(-1, self.n_alike, -1).flatten(0, 1)
+            rows = rows.unsqueeze(1).expand(-1, self.n_alike, -1).flatten(0, 1)
         if weight is not None:
-            weight = weight[of_models] if weight.ndim == 1 else weight.gather(1, of_models.expand(len(weight), -1))
-        target = self._as_numbers(self.target[of_models])
-        return Batch(self._values(rows[0] if self.shared else rows), target, weight, rows.shape[1], models)
+            weight = weight[rows] if weight.ndim == 1 else weight.gather(1, rows.expand(len(weight), -1))
+        return self.target[rows], weight
 
     def _order(self, model: int) -> np.ndarray:
         """Draw the order of a model's rows in the coming epoch."""

@@ -89,6 +89,17 @@ class Standardization:
             return None
         return rows.changed(lambda X: self._rows(X).clone())
 
+    def of_each(self, rows: DenseRows, index: list[np.ndarray], n_alike: int) -> DenseRows | None:
+        """Standardise the rows of each group of `n_alike` models, one after the other; None as in `all_at_once`."""
+        n_columns, n_rows = self.scale.shape[-1] + self.n_bins, sum(map(len, index))
+        has_room = rows.has_room_for_all(-(-n_rows * n_columns // len(rows)))
+        if self._n_own == 1 or self.n_alike % n_alike or not has_room:
+            return None
+        X = torch.empty((n_rows, n_columns), dtype=rows.dtype, device=rows.device)
+        for model, (own, room) in enumerate(zip(index, X.split([len(part) for part in index]), strict=True)):
+            room.copy_(self.select(np.array([model * n_alike]))._rows(rows.take(torch.from_numpy(own))))
+        return DenseRows(X, rows.device, rows.dtype)
+
     @property
     def sharing(self) -> np.ndarray | None:
         """Which factors on columns the inputs of a layer have (`Bins.sharing`); None where each has its own."""

@@ -183,6 +183,9 @@ class Network:
         """Do once, for all rows, what `training_scores` would do to each batch; it gets batches of the result then."""
         return rows
 
+    def prepare_each(self, rows: DenseRows, index: list[np.ndarray], n_alike: int) -> DenseRows | None:
+        """Do what `prepare` does, for the rows of each group of `n_alike` models; None where that does not pay."""
+
     def asks_autograd(self, rows: DenseRows | SparseRows) -> bool:
         """Tell whether a step with batches of such rows may need autograd."""
         return True

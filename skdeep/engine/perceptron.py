@@ -210,6 +210,12 @@ class MLP(Network):
         self._settle()
         return rows if standardised is None else standardised
 
+    def prepare_each(self, rows: DenseRows, index: list[np.ndarray], n_alike: int) -> DenseRows | None:
+        found = None if self.standardization is None else self.standardization.of_each(rows, index, n_alike)
+        self._is_prepared = found is not None
+        self._settle()
+        return found
+
     def asks_autograd(self, rows: DenseRows | SparseRows) -> bool:
         changed = self.standardization is not None and isinstance(rows, SparseRows)
         return changed or ACTIVATIONS[self.activation].pullback is None or bool(self._sizes["gamma"])

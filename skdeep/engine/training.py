@@ -314,7 +314,7 @@ def train(
     if observer is not None:
         observer.train_begin(network, optimizer)
     if observer is None or not observer.watches_batches:  # who is to be shown them as they are
-        stack.batches.rows = stack.batches.rows.through(network.prepare).in_scratch()
+        stack.batches = stack.batches.prepared(network)
         stack.capture(plan)
     try:
         for epoch in range(plan.max_iter):
