@@ -150,8 +150,11 @@ class Batches:
         Those of groups lie one after the other, with their targets and weights.
         """
         rows, form = self.rows, (self.generators, self.batch_size, self.shuffle, self.draws)
-        if not self.shared and isinstance(rows, DenseRows) and (self.weight is None or self.weight.ndim == 1):
-            subsets = self.subset if isinstance(self.subset, list) else [self.subset] * len(self.generators)
+        subsets = self.subset if isinstance(self.subset, list) else [self.subset] * len(self.generators)
+        n_groups = len(subsets) // self.n_alike
+        # not where models share an order that are none in turn
+        apart = not self.shared and n_groups == len(numbered(self.generators, subsets)[0])
+        if apart and isinstance(rows, DenseRows) and (self.weight is None or self.weight.ndim == 1):
             index = [np.arange(len(rows)) if own is None else own for own in subsets[:: self.n_alike]]
             own = network.prepare_each(rows, index, self.n_alike)
             if own is not None:
