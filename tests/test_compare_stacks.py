@@ -15,7 +15,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.model_selection import GridSearchCV as Theirs
-from sklearn.model_selection import KFold, RepeatedStratifiedKFold, StratifiedKFold, cross_validate
+from sklearn.model_selection import KFold, RepeatedStratifiedKFold, StratifiedKFold, cross_val_score, cross_validate
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, RobustScaler, StandardScaler
@@ -32,6 +32,7 @@ from skdeep import (
     SoftmaxClassifier,
     compare,
 )
+from skdeep.exact.lbfgs import LBFGS
 from skdeep.model_selection import GridSearchCV, grid
 
 X, Y = load_iris(return_X_y=True)
@@ -366,3 +367,19 @@ def test_values_that_are_none_are_refused_as_they_are_alone(wrong):
     models = {"ridge": Ridge(), "scaled": make_pipeline(StandardScaler(), Ridge())}
     found = compare(models, table, Y_VALUES, cv=FOLDS_OF_VALUES)
     assert all("infinity" in found.errors[name] or "NaN" in found.errors[name] for name in models)
+
+
+def test_a_split_without_a_columns_values_takes_no_longer(monkeypatch):
+    """What the other splits' columns are like, is nothing to begin with where one of them has a single value."""
+    rng, n_steps = np.random.default_rng(0), []
+    X = np.column_stack([rng.normal(size=(1000, 60)), np.arange(1000) == 999])
+    y = np.argmax(X[:, :10] + 0.5 * rng.normal(size=(1000, 10)), axis=1)
+    step = LBFGS.__call__
+    monkeypatch.setattr(LBFGS, "__call__", lambda self, stack: n_steps.append(len(stack.params)) or step(self, stack))
+    alone = cross_val_score(model := SoftmaxClassifier(), X, y, cv=KFold(5), scoring="neg_log_loss")
+    n_alone = len(n_steps)
+    n_steps.clear()
+    found = compare({"softmax": model}, X, y, cv=KFold(5), scoring="neg_log_loss")
+    assert max(n_steps) == 5
+    assert len(n_steps) < 0.4 * n_alone
+    np.testing.assert_allclose(found.scores["neg_log_loss"]["softmax"], alone, rtol=1e-3)

@@ -34,6 +34,8 @@ _HISTORY = 10
 _ROWS_PER_COLUMN = 4
 #: How many times the mean weight the largest is, for the average row to be about the same without weights.
 _ALIKE = 2.0
+#: How many times the square of a column may be another, and about the same all the same.
+_NEAR = 4.0
 #: Directions after which the curvature of each score is looked at first, and how many times as many later.
 _FIRST_LOOK, _NEXT_LOOK = 6, 4
 #: Directions' work that the average row's curvature is worth, and how much sooner done the same work is with matrices.
@@ -121,23 +123,26 @@ class LBFGS:
         weight = stack.weight if len(stack.weight) == 1 else stack.weight[first]
         at = type(stack.at)(*(part[first] for part in stack.at))
         second = stack.loss.keep(first).diagonal(stack.scores[first], at) * weight[:, None]
-        rho, D, size = stack.rho[first], stack.params.shape[2], stack.rows.diagonal(weight)
-        size[size == 0] = 1.0
+        rho, D, squares = stack.rho[first], stack.params.shape[2], stack.rows.diagonal(weight)
+        size = np.where(squares == 0, 1.0, squares)
         self._of_shift = np.where(rho > 0, 1 / np.where(rho > 0, rho, 1.0), 0.0)[:, None]
         if only_diagonal:
             diagonal = stack.rows.diagonal(second.mean(1))[:, None]
             self._inverse = 1 / (diagonal + rho[:, None] + _least(diagonal, rho, size))
             return
+        total = weight.sum(1)
+        n = weight.shape[1]
+        is_near = near(squares, stack.rows.diagonal(np.full((1, n), 1 / n)) * total[:, None])
         if average:
-            total = weight.sum(1)
             mean = second.sum((1, 2)) / stack.loss.n_scores / total
-            if (weight.max(1) * weight.shape[1] <= _ALIKE * total).all():
+            if (is_near & (weight.max(1) * n <= _ALIKE * total)).all():
                 gram = stack.rows.average * total[:, None, None]
             else:
                 gram = stack.rows.gram(weight)
             blocks = (gram * mean[:, None, None])[:, None]
         else:
-            blocks = _grams(stack.rows, second.reshape(-1, second.shape[-1])).reshape(len(first), -1, D, D)
+            parts = zip(second, is_near.tolist(), strict=True)
+            blocks = np.stack([_grams(stack.rows, own) if known else stack.rows.gram(own) for own, known in parts])
         each = np.arange(D)
         # columns that others determine, and scores that have no curvature left
         blocks[:, :, each, each] += rho[:, None] + _least(blocks[:, :, each, each], rho, size)
@@ -155,6 +160,14 @@ class LBFGS:
         found -= found.sum(2, keepdims=True) / n_scores
         found += shift * (self._of_shift if alike else self._of_shift[self._group])
         return found
+
+
+def near(squares: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Tell of which models, or groups, columns are about as large as others by their squares, (K, D) and (K or 1, D).
+
+    A column that a split's rows have a single value of is nothing of the sort in the rows of all.
+    """
+    return np.all((squares <= _NEAR * others) & (others <= _NEAR * squares), axis=1)
 
 
 def _least(curvature: np.ndarray, rho: np.ndarray, size: np.ndarray) -> np.ndarray:

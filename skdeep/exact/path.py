@@ -70,7 +70,7 @@ def follow(
         stacks = [Stack(rows, own_loss, own, rho[models], start) for start in starts]
         stack = stacks[-1] if all((stacks[-1].value <= other.value).all() for other in stacks) else stacks[0]
         way = way.again(kind[models])
-        solution = descend(stack, way, way.nearer * tol[models], max_iter)
+        solution = descend(stack, way, (way.nearer if len(each) > 1 else 1.0) * tol[models], max_iter)
         if solution.interrupted:
             raise KeyboardInterrupt
         params[models], bound[models] = solution.params, solution.bound

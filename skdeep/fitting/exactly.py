@@ -22,7 +22,7 @@ from skdeep.engine.per_model import groups
 from skdeep.exact import conjugate, descent, elastic_net, finite_newton, hinge, huber, moments, normal, piecewise, wide
 from skdeep.exact.descent import Solution
 from skdeep.exact.hinge_terms import CrammerSinger, Hinges, WestonWatkins
-from skdeep.exact.lbfgs import LBFGS
+from skdeep.exact.lbfgs import LBFGS, near
 from skdeep.exact.losses import (
     LogisticLoss,
     OfColumns,
@@ -309,7 +309,10 @@ def _descend(recipe: Recipe, arrays: Arrays, loss: RowLoss, max_iter: int) -> So
     batches = in_batches(np.arange(len(params)), rows, loss, way)
     has_path = len({own.tobytes() for own in weight}) < n_models and len(batches) > 1
     if n_models > 1 and not params.any() and (has_path or loss.piecewise or not newton) and max_iter >= _ENOUGH:
-        kind = np.arange(len(params)) % (len(params) // n_models)
+        kind = np.arange(len(params)) % (n_alike := len(params) // n_models)
+        if not newton and len(weight) > 1:
+            squares = rows.diagonal(weight)
+            kind += n_alike * np.where(near(squares, squares[kind]), 0, np.arange(len(params)))
         solution = follow(rows, loss, weight, rho, kind, directions, tol, max_iter)
     else:
         parts = []
