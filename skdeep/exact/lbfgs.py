@@ -141,7 +141,7 @@ class LBFGS:
                 gram = stack.rows.gram(weight)
             blocks = (gram * mean[:, None, None])[:, None]
         else:
-            parts = zip(second, is_near.tolist(), strict=True)
+            parts = zip(second, np.broadcast_to(is_near, len(second)).tolist(), strict=True)
             blocks = np.stack([_grams(stack.rows, own) if known else stack.rows.gram(own) for own, known in parts])
         each = np.arange(D)
         # columns that others determine, and scores that have no curvature left
