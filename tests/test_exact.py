@@ -80,6 +80,20 @@ def test_columns_of_any_size_are_not_in_the_way_of_quasi_newton_steps(model, in_
     assert raw.loss_ == pytest.approx(scaled.loss_, rel=1e-6)
 
 
+@pytest.mark.parametrize("in_torch", [False, True])
+def test_columns_that_are_small_beside_their_penalty_do_not_hold_the_intercept(in_torch, monkeypatch):
+    """It had its curvature made up by theirs: six iterations and eight, with twenty classes a hundred."""
+    set_constant(monkeypatch, "_MAX_SYSTEM", 0)
+    if in_torch:
+        monkeypatch.setattr(Newton, "max_params", 0)
+        monkeypatch.setattr(solving, "has_exact_solver", lambda *of: False)
+    X, y = load_breast_cancer(return_X_y=True)
+    model = SoftmaxClassifier(solver="lbfgs", standardize=False, alpha=1e6, tol=1e-6)
+    ours = model.fit(0.02 * (X - X.mean(0)) / X.std(0), y)
+    assert ours.n_iter_ < 5
+    assert ours.intercept_[0] == pytest.approx(np.log(y.mean() / (1 - y.mean())), rel=1e-3)
+
+
 @pytest.mark.parametrize("name", ["wine", "breast_cancer"])
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("fit_intercept", [False, True])
