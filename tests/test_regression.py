@@ -58,8 +58,8 @@ from skdeep.engine.values import (
 )
 from skdeep.fitting.exactly import _is_known, row_loss
 from skdeep.fitting.losses import suited_delta
-from skdeep.solvers.newton import Newton
 from skdeep.model_selection import GridSearchCV, regularization_path
+from skdeep.solvers.newton import Newton
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning"),
