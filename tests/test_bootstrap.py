@@ -179,6 +179,23 @@ def test_resamples_of_dozens_of_unknowns_are_nearer_than_counts(case):
     assert (np.abs(found.coefs - exact.coefs) < 0.01 * exact.standard_error).all()
 
 
+@pytest.mark.parametrize("case, most", [("wide", 40), ("wide labels", 10)])  # by a diagonal, it is 49 and 13
+def test_sparse_resamples_take_few_passes_over_the_rows(case, most, monkeypatch):
+    model, X, y, options = CASES[case]
+    passed, trained, gradient, way = [], [], reweighted_large._Way._gradient, Trainer._trained
+    monkeypatch.setattr(
+        reweighted_large._Way,
+        "_gradient",
+        lambda w, models, *at: passed.append(len(models)) or gradient(w, models, *at),
+    )
+    monkeypatch.setattr(Trainer, "_trained", lambda self, weights: trained.append(len(weights)) or way(self, weights))
+    found = bootstrap_coefficients(model, X, y, n_resamples=20, n_left_out=10, random_state=0, **options)
+    assert trained == [1] and sum(passed) < most * (20 + 10)
+    exact = clone(model).set_params(tol=1e-8)
+    exact = bootstrap_coefficients(exact, X, y, n_resamples=20, n_left_out=10, random_state=0, **options)
+    np.testing.assert_allclose(found.coef_acceleration, exact.coef_acceleration, atol=0.002)
+
+
 def test_a_hessian_that_has_no_inverse_leaves_resamples_to_others(monkeypatch):
     model, X, y, _ = CASES["many columns"]
     model = clone(model).set_params(tol=1e-6)

@@ -46,3 +46,23 @@ def test_a_constant_column_has_its_mean_without_rounding(level, dtype):
         own = slice(None) if subset is None else subset
         expected = np.average(X[own, :2].astype(float), axis=0, weights=None if weight is None else weight[own])
         np.testing.assert_allclose(found.mean[:2], expected, rtol=0, atol=1e-14 if dtype is np.float64 else 1e-8)
+
+
+def test_sparse_columns_of_many_models_are_measured_as_one_at_a_time():
+    rng = np.random.default_rng(0)
+    X = rng.normal(2, 1, (80, 6)) * (rng.random((80, 6)) < 0.3)
+    X[:, 0], X[:, 1], X[:, 2] = 5.0, np.where(np.arange(80) < 20, 1e8, 1), 0.0  # of which one is zero everywhere
+    X[:, 3] = np.where(np.arange(80) < 20, 1 + 1e-7 * rng.normal(size=80), -1e4)
+    weights = rng.integers(0, 3, (40, 80)).astype(float)
+    weights[1, :20], weights[2, 20:] = 0, 0  # which leave columns constant, or of a few digits that differ
+    rows = SparseRows(sparse.csr_array(X), CPU, torch.float64)
+    each = columns.Columns.of_models(rows, [None] * 40, list(weights))
+    for own, weight in zip(each, weights, strict=True):
+        alone = columns.Columns.measure(rows, None, weight)
+        filled = (X != 0) * weight[:, None]
+        mean = np.divide((filled * X).sum(0), filled.sum(0), out=np.zeros(6), where=filled.any(0))
+        np.testing.assert_allclose(own.mean, mean, rtol=1e-12)
+        for name in ("weight", "missing", "mean", "deviation", "largest"):
+            np.testing.assert_allclose(getattr(own, name), getattr(alone, name), rtol=1e-7, atol=1e-12, err_msg=name)
+        assert own.deviation[0] == 0
+    assert each[1].deviation[1] < 1e-15 and 1e-8 < each[2].deviation[3] < 1e-6

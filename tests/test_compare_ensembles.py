@@ -63,6 +63,21 @@ def test_scores_are_those_of_one_fit_after_the_other(case, stacks):
         np.testing.assert_allclose(found.scores[metric]["ensemble"], alone[f"test_{metric}"], atol=tolerance, rtol=1e-9)
 
 
+@pytest.mark.parametrize(
+    "data, target",
+    [
+        (np.tile(X, (2, 1))[:203] + np.random.default_rng(0).normal(0, 0.1, (203, 4)), np.tile(Y, 2)[:203]),  # batches
+        (np.where(np.arange(150)[:, None] == 3, np.nan, X), Y),  # a gap in one split's test rows
+    ],
+)
+def test_a_split_whose_steps_are_others_is_a_stack_of_its_own(data, target, stacks):
+    cv = KFold(3, shuffle=True, random_state=0)
+    found = compare({"ensemble": MLPEnsembleClassifier(**OWN)}, data, target, cv=cv, scoring="neg_log_loss")
+    assert sorted(stacks) == [3, 6]
+    alone = cross_val_score(MLPEnsembleClassifier(**OWN), data, target, cv=cv, scoring="neg_log_loss")
+    np.testing.assert_allclose(found.scores["neg_log_loss"]["ensemble"], alone, atol=1e-10)
+
+
 def test_labels_that_are_several(stacks):
     labels = np.column_stack([Y == 0, X[:, 0] > 6]).astype(int)
     cv = KFold(3, shuffle=True, random_state=0)
@@ -128,11 +143,6 @@ def test_stacks_are_no_larger_than_pays(stacks, monkeypatch):
     ("model", "data", "target"),
     [
         (MLPEnsembleClassifier(batch_size=200, **OWN), X, Y),  # equal rows may be merged
-        (
-            MLPEnsembleClassifier(**OWN),
-            np.where(np.arange(150)[:, None] == 3, np.nan, X),
-            Y,
-        ),  # in one split's test rows
         (MLPEnsembleClassifier(class_weight="balanced", **OWN), X, Y),
         (MLPEnsembleRegressor(loss="huber", batch_size=16, **OWN), *VALUES),
         (MLPEnsembleClassifier(solver="lbfgs", **OWN), X, Y),

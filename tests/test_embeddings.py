@@ -1,6 +1,7 @@
 """Columns embedded as bins of themselves: the formula, the edges, and that nothing else of a model changes."""
 
 import pickle
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -18,6 +19,7 @@ from skdeep.engine.embeddings import BinnedAffine
 from skdeep.engine.input_layer import Standardization
 from skdeep.engine.perceptron import MLP
 from skdeep.engine.rows import DenseRows
+from skdeep.fitting.recipe import Member
 from skdeep.model_selection import GridSearchCV
 from skdeep.model_selection.stacks import fit_stack
 
@@ -47,11 +49,11 @@ def encoded(values, edges):
     return np.stack(found, axis=1)
 
 
-def bins_of(values, weight=None, n_bins=4):
+def bins_of(values, weight=None, n_bins=4, shift=0.0):
     """Edges of columns, and whether they are all values."""
     weights = [None if weight is None else np.asarray(weight, dtype=float)]
     rows = DenseRows(torch.from_numpy(values), torch.device("cpu"), torch.float32)
-    return tuple(part[0] for part in bin_edges(rows, [None], weights, values.shape[1], n_bins))
+    return tuple(part[0] for part in bin_edges(rows, [None], weights, [shift], values.shape[1], n_bins))
 
 
 def edges_of(*values, **options):
@@ -175,6 +177,8 @@ def test_edges_are_quantiles():
     expected = np.quantile(values, [0, 0.25, 0.5, 0.75, 1], axis=0, method="inverted_cdf").T
     np.testing.assert_array_equal(edges_of(values), expected)
     np.testing.assert_array_equal(edges_of(values, np.full(1001, 0.1)), expected)
+    expected = np.quantile(values, [0, 0.15, 0.4, 0.65, 1], axis=0, method="inverted_cdf").T
+    np.testing.assert_array_equal(edges_of(values, shift=-0.4), expected)
 
 
 def test_weights_are_repetitions_in_the_edges():
@@ -348,7 +352,8 @@ def test_models_of_a_stack_are_what_they_are_alone():
 
 
 @pytest.mark.parametrize("data", [X, X.astype(np.float32)], ids=["double", "single"])
-def test_members_of_an_ensemble_have_edges_of_their_own(data):
+def test_members_of_an_ensemble_have_edges_of_their_own(data, monkeypatch):
+    """Those of the rows that a member is trained on, which are shifted by its place among the members."""
     ensemble = MLPEnsembleClassifier(
         4, (8,), max_iter=4, batch_size=40, numeric_embedding="piecewise", n_bins=5, calibration=None, random_state=0
     )
@@ -357,7 +362,9 @@ def test_members_of_an_ensemble_have_edges_of_their_own(data):
     gaps = [np.abs(member.predict_proba(data) - ensemble.oof_proba_).max(1) for member in ensemble.estimators_]
     fold, tolerance = np.argmin(gaps, 0), 1e-10 if data.dtype == np.float64 else 1e-4
     for k, member in enumerate(ensemble.estimators_):
-        rest, own = fold != k, fold == k
+        rest, own, shift = fold != k, fold == k, (k + 0.5) / 4 - 0.5
+        np.testing.assert_array_equal(member.bin_edges_, edges_of(data[rest], n_bins=5, shift=shift).astype(data.dtype))
+        monkeypatch.setattr("skdeep.fitting.fit.Member", partial(Member, shift=shift))
         alone = clone(member).fit(data[rest], Y[rest], X_val=data[own], y_val=Y[own])
         np.testing.assert_array_equal(member.bin_edges_, alone.bin_edges_)
         np.testing.assert_allclose(member.coefs_[0], alone.coefs_[0], atol=tolerance)

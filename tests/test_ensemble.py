@@ -1,6 +1,7 @@
 """MLPEnsembleClassifier: members in one stack are what they are alone, and out of fold means out of fold."""
 
 import pickle
+from functools import partial
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from sklearn.preprocessing import StandardScaler
 
 from skdeep import SGD, Adam, AdamW, MLPClassifierTorch, MLPEnsembleClassifier
 from skdeep.fitting.calibrators import DOUBT, doubt, fit_temperature, for_average
+from skdeep.fitting.recipe import Member
 from skdeep.model_selection import GridSearchCV
 from skdeep.model_selection.stacks import fit_stack
 
@@ -75,12 +77,13 @@ def left_out_by(clf, X):
 
 
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
-def test_a_member_is_what_it_would_be_alone(options):
+def test_a_member_is_what_it_would_be_alone(options, monkeypatch):
     clf = ensemble(**options).fit(X, Y)
     fold = left_out_by(clf, X)
     for k, member in enumerate(clf.estimators_):
         assert type(member) is MLPClassifierTorch
         alone = clone(member).set_params(calibration=None)
+        monkeypatch.setattr("skdeep.fitting.fit.Member", partial(Member, shift=(k + 0.5) / 4 - 0.5))
         alone.fit(X[fold != k], Y[fold != k], X_val=X[fold == k], y_val=Y[fold == k])
         for mine, its in zip(member.coefs_ + member.intercepts_, alone.coefs_ + alone.intercepts_, strict=True):
             np.testing.assert_allclose(mine, its, atol=1e-10, rtol=1e-10)

@@ -159,7 +159,7 @@ def test_columns_far_from_zero_lose_no_digit_in_single_precision(case):
         np.testing.assert_allclose(found, alike.predict_proba(near), atol=2e-3)
 
 
-@pytest.mark.parametrize("case", ["labels", "mlp, batch", "ensemble, two classes"])
+@pytest.mark.parametrize("case", ["labels", "mlp, batch", "mlp, gelu", "ensemble, two classes"])
 def test_an_exported_program_takes_any_number_of_rows(case):
     module, X = fitted(case).to_torch(), torch.from_numpy(CASES[case][1])
     rows = torch.export.Dim("rows")
@@ -171,11 +171,16 @@ def test_an_exported_program_takes_any_number_of_rows(case):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of the exporter's, about itself
-@pytest.mark.parametrize("case, dtype", [("mlp, selu", "float64"), ("ensemble", "float32")])
+@pytest.mark.parametrize(
+    "case, dtype",
+    [("mlp, selu", "float64"), ("mlp, gelu", "float64"), ("two classes", "float64"), ("ensemble", "float32")],
+)
 def test_an_onnx_file_answers_as_the_classifier(case, dtype, tmp_path):
     runtime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
-    model, X = fitted(case), CASES[case][1].astype(dtype)
+    model, X = copy.deepcopy(fitted(case)), CASES[case][1].astype(dtype)
+    if hasattr(model, "temperature_"):
+        model.temperature_ = 1 + 8e-6  # which is not 1
     path = tmp_path / "model.onnx"
     sizes = ({0: torch.export.Dim("rows")},)
     torch.onnx.export(

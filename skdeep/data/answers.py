@@ -43,7 +43,8 @@ def tempered(scores: Tensor, temperature: float | np.ndarray | None) -> Tensor:
     """Divide scores by a temperature; None leaves them as they are."""
     if temperature is None:
         return scores
-    values = torch.as_tensor(temperature, dtype=torch.float64, device="cpu")
+    # of a scalar, an exporter to ONNX takes what is 1 to five digits for 1
+    values = torch.as_tensor(temperature, dtype=torch.float64, device="cpu").reshape(-1)
     return scores / to_device(values, scores.device, scores.dtype)
 
 

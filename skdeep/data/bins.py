@@ -19,20 +19,22 @@ def bin_edges(
     rows: AnyRows,
     subsets: list[np.ndarray | None],
     weights: list[np.ndarray | None],
+    shifts: list[float],
     n_columns: int,
     n_bins: int,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Compute the edges of the bins of the first e columns: all values, if there is room, or alike in weight.
 
-    Subsets are the rows of each model, weights of all rows in its training; None for all, and for ones. Returned are
-    edges (K, e, n_bins + 1), and whether all values of a column are edges (K, e).
+    Subsets are the rows of each model, weights of all rows in its training; None for all, and for ones. By its shift,
+    in bins, inner edges are higher. Returned are edges (K, e, n_bins + 1), and whether all values of a column are edges
+    (K, e).
     """
-    first, number = numbered(subsets, weights)
+    first, number = numbered(subsets, weights, shifts)
     rows = rows.at_home(torch.float64 if rows.home.type != "mps" else torch.float32)
     found = []
-    for subset, weight in ((subsets[m], weights[m]) for m in first):
+    for subset, weight, shift in ((subsets[m], weights[m], shifts[m]) for m in first):
         index, X = _sample(rows, subset)
-        found.append(_edges(X[:, :n_columns], np.ones(len(X)) if weight is None else weight[index], n_bins))
+        found.append(_edges(X[:, :n_columns], np.ones(len(X)) if weight is None else weight[index], n_bins, shift))
     edges, are_values = zip(*(found[n] for n in number), strict=True)
     return np.stack(edges), np.stack(are_values)
 
@@ -49,9 +51,9 @@ def bins_between_values(rows: AnyRows, subset: np.ndarray | None, n_columns: int
     return int(few.max()) if 2 * len(few) >= len(bins) and (few > 1).any() else 0
 
 
-def _edges(X: np.ndarray, weight: np.ndarray, n_bins: int) -> tuple[np.ndarray, np.ndarray]:
+def _edges(X: np.ndarray, weight: np.ndarray, n_bins: int, shift: float) -> tuple[np.ndarray, np.ndarray]:
     """Compute the edges of the columns of rows (n, e), and whether these are all their values."""
-    edges, are_values = quantiles(X, weight, n_bins), np.zeros(X.shape[1], dtype=bool)
+    edges, are_values = quantiles(X, weight, n_bins, shift), np.zeros(X.shape[1], dtype=bool)
     for column, found in enumerate(X[weight > 0].T):
         values = np.unique(found[~np.isnan(found)])
         are_values[column] = 0 < len(values) <= n_bins + 1
@@ -73,16 +75,17 @@ def _sample(rows: AnyRows, subset: np.ndarray | None) -> tuple[np.ndarray, np.nd
     return index, to_numpy64(rows.take(torch.from_numpy(index)))
 
 
-def quantiles(X: np.ndarray, weight: np.ndarray, n_bins: int) -> np.ndarray:
+def quantiles(X: np.ndarray, weight: np.ndarray, n_bins: int, shift: float = 0.0) -> np.ndarray:
     """Compute the weighted quantiles (e, n_bins + 1) of columns (n, e): values that are there, from least to greatest.
 
-    A weight of 2 is a row given twice. A column without any value has zeros.
+    A weight of 2 is a row given twice. A column without any value has zeros. A shift, in bins, moves all but the ends.
     """
     order = np.argsort(X, axis=0, kind="stable")  # missing values last
     values = np.take_along_axis(X, order, axis=0)
     known = np.where(np.isnan(values), 0.0, weight[order])
     total = known.cumsum(axis=0)
     wanted = np.linspace(0, 1, n_bins + 1)
+    wanted[1:-1] += shift / n_bins
     edges = np.zeros((X.shape[1], n_bins + 1))
     for column, (own, sums) in enumerate(zip(values.T, total.T, strict=True)):
         if sums[-1] > 0:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy import sparse
 from torch import Tensor
 
 from skdeep.engine.frame import Frame
@@ -24,6 +25,8 @@ _CHUNK_ROWS, _CACHED_VALUES, _CHUNK_VALUES = 1024, 2**17, 2**24
 _FEW_VALUES = 2**18  # up to which all rows are one chunk, for all models at once
 #: Least variance, as a share of the squared distance from where it is measured, that keeps its digits.
 _NEAR = 0.01
+#: The like of a square of columns without a zero, or nearly so, of sparse rows.
+_FEW_DIGITS = 1e-4
 
 
 @dataclass
@@ -46,18 +49,25 @@ class Columns:
     @classmethod
     def measure(cls, rows: DenseRows | SparseRows, subset: np.ndarray | None, weight: np.ndarray | None) -> Columns:
         """Measure the rows in `subset` (None: all), a chunk at a time."""
+        return cls._measure(rows, subset, None if weight is None else weight[None])[0]
+
+    @classmethod
+    def _measure(
+        cls, rows: DenseRows | SparseRows, subset: np.ndarray | None, weights: np.ndarray | None
+    ) -> list[Columns]:
+        """Measure them for models that weigh the rows by `weights` (K, n), or for one."""
         rows, rounding = _in_own_dtype(rows)
-        total: Columns | None = None
+        total: dict[int, Columns] = {}
         of_chunk = _CACHED_VALUES if rows.home.type == "cpu" else _CHUNK_VALUES
         are_sparse = isinstance(rows, SparseRows)
         step = max(1, MAX_VALUES // rows.row_values) if are_sparse else max(_CHUNK_ROWS, of_chunk // rows.n_features)
         for X, index in _parts_of(rows, subset, step):
-            w = np.ones(len(X)) if weight is None else weight[index]
-            if w.any():
-                chunk = cls._of_sparse(X, w, rounding) if are_sparse else cls._of_chunk(X, w[None], rounding)[0]
-                total = chunk if total is None else total.merged(chunk)
-        assert total is not None  # there is at least one row
-        return total
+            w = np.ones((1, len(X))) if weights is None else weights[:, index]
+            has_any = np.flatnonzero(w.any(1))
+            chunks = (cls._of_sparse if are_sparse else cls._of_chunk)(X, w[has_any], rounding) if len(has_any) else []
+            for model, chunk in zip(has_any.tolist(), chunks, strict=True):
+                total[model] = total[model].merged(chunk) if model in total else chunk
+        return [total[model] for model in range(len(total))]  # there is at least one row for each
 
     @classmethod
     def _of_chunk(cls, X: Tensor, weights: np.ndarray, rounding: float) -> list[Columns]:
@@ -91,21 +101,34 @@ class Columns:
         return [cls(*own, zero, rounding) for own in each]
 
     @classmethod
-    def _of_sparse(cls, X: Tensor, weight: np.ndarray, rounding: float) -> Columns:
-        """Measure the values other than zero of some rows (n, d)."""
+    def _of_sparse(cls, X: Tensor, weights: np.ndarray, rounding: float) -> list[Columns]:
+        """Measure the values other than zero of some rows (n, d), for models that weigh them by `weights` (K, n)."""
         if X.layout is not torch.sparse_csr:
             X = X.to_sparse_csr()
         d, columns, values = X.shape[1], X.col_indices().cpu().numpy(), to_numpy64(X.values())
-        w = np.repeat(weight, np.diff(X.crow_indices().cpu().numpy())) * (values != 0)
+        starts, filled, by_row = X.crow_indices().cpu().numpy(), values != 0, np.ascontiguousarray(weights.T)
+
+        def summed(data: np.ndarray) -> np.ndarray:
+            return (sparse.csr_array((data, columns, starts), shape=tuple(X.shape)).T @ by_row).T
+
         largest = np.zeros(d)
         np.maximum.at(largest, columns, np.abs(values))
         unit = np.where(largest > 0, largest, 1.0)
-        known = np.bincount(columns, w, d)
-        mass, values = np.where(known > 0, known, 1.0), values / unit[columns]
-        mean = np.bincount(columns, w * values, d) / mass
-        square = np.bincount(columns, w * np.square(values - mean[columns]), d) / mass
-        missing = np.maximum(weight.sum() - known, 0.0)
-        return cls(known, missing, unit * mean, unit * np.sqrt(square), largest, rounding)
+        known, values = summed(filled.astype(np.float64)), values / unit[columns]
+        mass, missing = np.where(known > 0, known, 1.0), np.maximum(weights.sum(1, keepdims=True) - known, 0.0)
+        at = np.bincount(columns, np.repeat(weights[0], np.diff(starts)) * values, d) / mass[0]
+        away = np.where(filled, values - at[columns], 0.0)
+        moved, square = summed(away) / mass, summed(np.square(away)) / mass
+        near, mean = np.square(moved), np.where(known > 0, at + moved, 0.0)
+        variance, total = square - near, weights.sum(1, keepdims=True)
+        # where the difference has few digits, and little else is the size of a column
+        unsure = variance + missing / total * np.square(mean) < _FEW_DIGITS * near
+        for model in np.flatnonzero(unsure.any(1)):
+            w = np.repeat(weights[model], np.diff(starts)) * filled
+            mean[model] = np.bincount(columns, w * values, d) / mass[model]
+            variance[model] = np.bincount(columns, w * np.square(values - mean[model, columns]), d) / mass[model]
+        each = zip(known, missing, unit * mean, unit * np.sqrt(np.maximum(variance, 0.0)), strict=True)
+        return [cls(*own, largest, rounding) for own in each]
 
     @classmethod
     def of_models(
@@ -120,6 +143,11 @@ class Columns:
         parts = [subsets[m] for m in first], [weights[m] for m in first]
         if isinstance(rows, SharedRows):
             each = cls._of_shares(rows, *parts)
+        elif isinstance(rows, SparseRows) and all(subset is None for subset in parts[0]) and len(first) > 1:
+            of_rows = np.array([weights_of_rows(len(rows), *own) for own in zip(*parts, strict=True)])
+            some = max(1, _FEW_VALUES // max(rows.n_features, len(rows)))
+            parted = [of_rows[k : k + some] for k in range(0, len(of_rows), some)]
+            each = [columns for weights_ in parted for columns in cls._measure(rows, None, weights_)]
         elif isinstance(rows, SparseRows) or len(rows) * rows.n_features > _FEW_VALUES or rows.home.type != "cpu":
             each = [cls.measure(rows, *own) for own in zip(*parts, strict=True)]
         else:

@@ -40,6 +40,8 @@ class PerceptronEnsemble(Perceptron):
 
     _coef_attribute = "estimators_"
     _averages_probabilities = True
+    #: Whether members have the edges of their bins at different places.
+    _shifts_bins = False
     _fewest_rows = 2
     _dropped = ALONE
     #: Options of a single network that an ensemble has no use for.
@@ -181,7 +183,8 @@ class MLPEnsembleClassifier(PerceptronEnsemble, PerceptronClassifier):
     -----
     ``decision_function`` is the logarithm of the averaged probabilities; for two classes and for labels, of the odds.
     Curves and losses are means over the members, ``n_iter_`` is the largest of theirs and ``t_`` their sum. A member
-    alone would have been the same: ``clone(member).fit(rest, ..., X_val=fold, ...)`` gives it. There is no
+    alone would have been the same but for its bins, whose edges lie elsewhere in each member (evenly, as in an averaged
+    shifted histogram [5]_): ``clone(member).fit(rest, ..., X_val=fold, ...)`` gives it. There is no
     ``partial_fit`` and no ``warm_start``, and no callback is told of the epochs.
 
     References
@@ -189,6 +192,7 @@ class MLPEnsembleClassifier(PerceptronEnsemble, PerceptronClassifier):
     {bagging}
     .. [3] E. Berta, D. Holzmüller, M. I. Jordan & F. Bach, *Rethinking early stopping: refine, then calibrate*, 2025.
     .. [4] C. Guo et al., *On calibration of modern neural networks*, ICML 2017.
+    .. [5] D. W. Scott, *Averaged shifted histograms*, Annals of Statistics 13, 1985.
 
     Examples
     --------
@@ -204,6 +208,7 @@ class MLPEnsembleClassifier(PerceptronEnsemble, PerceptronClassifier):
 
     calibration: str | None = "temperature"
 
+    _shifts_bins = True
     _member_class = MLPClassifierTorch
     _out_of_fold = "oof_proba_", "oof_score_"
 

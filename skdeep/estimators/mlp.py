@@ -131,7 +131,10 @@ class Perceptron(NeuralNet):
         rows = batch_rows(self, problem, solver, auto=max(plain, min(filled_rows(problem, plain), most)))
         decisions: dict[str, Any] = {"auto_rate": courses.PATIENT_RATE}
         decisions["n_bins"] = bins_for(self, problem, going_on, incremental)
-        decisions["penalty"] = partial(self._penalty, n_columns=self._n_columns(problem))
+        form = ACTIVATIONS[self.activation]
+        # at the optimum, which L-BFGS comes to, less of a penalty is too little on noisy data
+        share = 1.0 if solver == "lbfgs" else form.penalty
+        decisions["penalty"] = partial(self._penalty, n_columns=self._n_columns(problem), share=share)
         if schedule == "auto" and incremental:
             decisions["schedule"] = "constant"
         elif schedule == "auto":
@@ -139,6 +142,7 @@ class Perceptron(NeuralNet):
             least = epochs_of(course.steps, problem, rows)
             horizon, due = (min(max(epochs, least), self.max_iter) for epochs in (course.longest, course.epochs))
             decisions |= {"horizon": horizon, **course.decisions} | ({"due": due} if due < horizon else {})
+        decisions["auto_rate"] *= 1.0 if solver == "sgd" else form.rate
         if not self.standardize and not problem.has_missing and not (going_on and self._allow_nan):
             decisions["check"] = partial(_check_complete, advice=self._nan_advice)
         return choose(self, problem, solver, rows, self._loss(self.n_outputs_), **decisions)

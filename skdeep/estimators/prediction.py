@@ -136,7 +136,8 @@ class Predictor:
         ClassifierModule or RegressorModule
             A :class:`torch.nn.Module` on the CPU, in ``eval()`` mode, with a copy of the parameters in the dtype in
             which the model keeps them. ``module(X)`` is for a dense tensor (n, n_features), and computes in the more
-            precise of its own and X's dtype; ``module.scores(X)`` are the scores (n, C) before the link, and
+            precise of its own and X's dtype, also where ``predict_proba`` of many rows has the digits of single
+            precision, in which a network was trained; ``module.scores(X)`` are the scores (n, C) before the link, and
             ``module.classes_`` are a classifier's labels. Where some columns are categories, X has
             ``encoded_features_``.
 

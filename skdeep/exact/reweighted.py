@@ -17,29 +17,22 @@ Nocedal & Wright, *Numerical Optimization*, 2nd edition, sections 3.3 and 11.1.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
-
 import numpy as np
 from scipy.linalg.lapack import spotrf, spotrs
 
 from skdeep.exact import wide
-from skdeep.exact.descent import dot
 from skdeep.exact.losses import At, OfColumns, RowLoss, SquaredLoss
 from skdeep.exact.rows import Rows, SparseRows, of_all, of_both, pairs, products_pay
 
-#: Standard errors that may be left of the way; and in place of them, of a tolerance of gradients, where digits are
-#: dear, as they are by passes over sparse rows.
-_ERROR, _PER_TOL = 5e-8, 100.0
+#: Standard errors that may be left of the way.
+_ERROR = 5e-8
 #: Share of the way left by a step beyond which its Hessian is too old, and beyond which it is too long.
 _OLD, _FAR = 0.1, 0.9
 #: The same, of a method that converges; and standard errors that are lost in rounding.
 _SLOW, _ROUNDING = 0.5, 1e-11
-_MAX_STEPS, _MAX_PASSES = 20, 100
+_MAX_STEPS = 20
 #: Steps by which a model converges, if it does.
 _LONG = 8
-#: Share of a gradient that is left where a system is solved about.
-_FORCING = 0.03
 #: Unknowns up to which models have Hessians of their own.
 FEW_UNKNOWNS = 128
 #: Share of the largest curvature below which rows are left out of Hessians, which single precision is enough for.
@@ -56,7 +49,6 @@ def refit(
     weight: np.ndarray,
     rho: np.ndarray,
     start: np.ndarray,
-    tol: float = 0.0,
     only_a_step: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Minimise the objectives of `skdeep.exact.descent` for K weights of the same rows.
@@ -72,19 +64,14 @@ def refit(
         if found is not None:
             return found.params, np.isfinite(found.params).all((1, 2))
     if isinstance(loss, OfColumns) and n_scores > 1:  # as many problems of one score
-        each = [refit(rows, loss.one(c), weight, rho, start[c : c + 1], tol, only_a_step) for c in range(n_scores)]
+        each = [refit(rows, loss.one(c), weight, rho, start[c : c + 1], only_a_step) for c in range(n_scores)]
         return np.concatenate([params for params, _ in each], axis=1), np.all([arrived for _, arrived in each], axis=0)
-    if n_free(rows, loss) <= FEW_UNKNOWNS:
-        basis = contrasts(n_scores) if loss.shift_invariant else np.eye(n_scores)
-        way: Callable[..., tuple[np.ndarray, np.ndarray]] = partial(_by_newton, Hessians(rows, loss, basis))
-    elif isinstance(rows, SparseRows):
-        # without a penalty, it is also asked whether there is an optimum
-        way = partial(_by_conjugate_gradients, rows, loss, max(_ERROR, _PER_TOL * tol * rho.any()))
-    else:
+    if n_free(rows, loss) > FEW_UNKNOWNS:
         return np.repeat(start[None], n_models, axis=0), np.zeros(n_models, dtype=bool)
+    hessians = Hessians(rows, loss, contrasts(n_scores) if loss.shift_invariant else np.eye(n_scores))
     parts = np.array_split(np.arange(n_models), -(-n_models * n_scores * rows.shape[0] // _MAX_VALUES))
     n_steps = 1 if only_a_step else _MAX_STEPS
-    each = [way(weight[part], rho[part], start, n_steps) for part in parts]
+    each = [_by_newton(hessians, weight[part], rho[part], start, n_steps) for part in parts]
     params, arrived = (np.concatenate(values) for values in zip(*each, strict=True))
     return params, np.isfinite(params).all((1, 2)) if only_a_step else arrived
 
@@ -139,53 +126,6 @@ def n_free(rows: Rows, loss: RowLoss) -> int:
 def some(values: np.ndarray, index: np.ndarray) -> np.ndarray:
     """Take some of the models' values; of all, no copy is made."""
     return values if len(index) == len(values) else values[index]
-
-
-def _by_conjugate_gradients(
-    rows: SparseRows,
-    loss: RowLoss,
-    error: float,
-    weight: np.ndarray,
-    rho: np.ndarray,
-    start: np.ndarray,
-    n_steps: int,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Take Newton's steps, for which systems are solved about, by passes over the rows."""
-    n_models, n_rows = weight.shape
-    params = np.repeat(start[None], n_models, axis=0)
-    curvature = loss.diagonal(rows.scores(params[:1]), loss.at(rows.scores(params[:1]))).mean(1)[0] / n_rows
-    squares = SparseRows(rows.X.power(2), rows.intercept).back(curvature)  # one for all scores, whose shift stays out
-    left, arrived, alive = np.full(n_models, np.inf), np.zeros(n_models, dtype=bool), np.arange(n_models)
-    for count in range(n_steps):
-        own, scores = weight[alive, None], rows.scores(params[alive])
-        at, penalty = loss.at(scores), rho[alive, None]
-        gradient = rows.back(own * at.gradient) + penalty * params[alive]
-        step, rest, scale = np.zeros_like(gradient), gradient.copy(), 1 / (penalty + squares)
-        way = scaled = scale * rest
-        size = first = dot(rest, scaled)
-        for _ in range(_MAX_PASSES):
-            curved = rows.back(own * loss.times_second(scores, at, rows.scores(way))) + penalty * way
-            length = _quotient(size, dot(way, curved))
-            step += length * way
-            rest -= length * curved
-            scaled = scale * rest
-            size, before = dot(rest, scaled), size
-            if (size <= _FORCING**2 * first).all():
-                break
-            way = scaled + _quotient(size, before) * way
-        params[alive] -= step
-        before, distance = left[alive], np.sqrt(np.maximum(dot(step, gradient), 0) * n_rows)
-        rate = distance / before if count else np.ones(n_models)
-        left[alive] = distance
-        arrived[alive] = distance * np.maximum(rate, _FORCING) <= error
-        alive = alive[~arrived[alive] & (rate <= 1)]
-        if not len(alive):
-            break
-    return params, arrived
-
-
-def _quotient(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    return np.divide(a, b, out=np.zeros_like(a), where=b > 0)[:, None, None]
 
 
 def factored(hessians: np.ndarray) -> np.ndarray:

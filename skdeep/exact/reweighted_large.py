@@ -1,7 +1,9 @@
-r"""Smooth objectives of dense rows, near the optimum of one: by L-BFGS from its Hessian.
+r"""Smooth objectives of many unknowns, near the optimum of one: by L-BFGS from its Hessian.
 
 A Hessian of each would cost more than all else. The inverse at one optimum serves for all, and in single precision a
-step is a few products of matrices for thirty models at a time.
+step is a few products of matrices for thirty models at a time. Of sparse rows, the Hessian is known by its diagonal,
+and by the directions whose curvature differs most from it (as in Morales & Nocedal, *Automatic preconditioning by
+limited memory quasi-Newton updating*, 2000, where pairs of steps take their place).
 
 Columns that a resample has no rows of, J, have another curvature there, mostly the penalty's. They are taken out of the
 inverse,
@@ -17,8 +19,9 @@ from typing import NamedTuple
 import numpy as np
 from scipy.linalg.lapack import spotrf, spotri
 
+from skdeep.exact import wide
 from skdeep.exact.descent import dot, small_enough
-from skdeep.exact.losses import OfColumns, RowLoss
+from skdeep.exact.losses import OfColumns, RowLoss, SquaredLoss
 from skdeep.exact.reweighted import FEW_UNKNOWNS, n_free
 from skdeep.exact.rows import Rows, SparseRows, of_both
 
@@ -30,11 +33,12 @@ _MAX_VALUES = 2**19
 _MAX_ITER = 100
 #: Steps that are remembered: with more of them, models whose way is far are lost more often.
 _HISTORY = 5
-#: Share of the tolerance for models that lack few rows: what they tell is a small difference. And for those of few
-#: unknowns, where digits are cheap.
+#: Share of the tolerance for models of few unknowns, or of sparse rows, where digits are cheap.
 _FINER = 0.1
 #: Share of that tolerance which the rounding of a gradient may take.
 _ROUNDING = 0.1
+#: Directions of a Hessian of sparse rows that are looked for, and the share of a curvature that may be left of one.
+_N_DIRECTIONS, _FOUND = 40, 0.1
 #: Share of its curvature below which a column has no rows in a resample.
 _GONE = 0.05
 #: Share of the largest curvature that makes an inverse possible where columns determine others.
@@ -49,9 +53,12 @@ def is_large(rows: Rows, loss: RowLoss, rho: np.ndarray) -> bool:
 
     Without a penalty, Newton's steps tell as well whether there is an optimum.
     """
-    if isinstance(rows, SparseRows) or loss.piecewise or (isinstance(loss, OfColumns) and loss.n_scores > 1):
-        return False
     n_unknown = n_free(rows, loss)
+    if isinstance(rows, SparseRows):
+        in_closed_form = isinstance(loss, SquaredLoss) and wide.suits(rows)
+        return not (loss.piecewise or in_closed_form) and n_unknown > FEW_UNKNOWNS
+    if loss.piecewise or (isinstance(loss, OfColumns) and loss.n_scores > 1):
+        return False
     return n_unknown > (_VERY_FEW if rho.any() else FEW_UNKNOWNS) and n_unknown <= _MAX_UNKNOWNS
 
 
@@ -74,17 +81,25 @@ class Neighbourhood:
         scores = rows.scores(start[None])
         at = loss.at(scores)
         pull, allowed = at.gradient[0] * weight, small_enough(np.array([tol]), at.value @ weight, start[None])[0]
-        single = Rows(np.asfortranarray(rows.Z, dtype=np.float32))
+        is_sparse = isinstance(rows, SparseRows)
+        single = rows.in_single() if is_sparse else Rows(np.asfortranarray(rows.Z, dtype=np.float32))
         rounding = np.abs(single.back(pull.astype(np.float32)) - rows.back(pull)).max()
-        is_enough = rounding <= _ROUNDING * _FINER * allowed
+        #: Share of the tolerance for models that lack few rows: what they tell is a small difference.
+        self.finest = _FINER**2 if is_sparse else _FINER
+        is_enough = rounding <= _ROUNDING * self.finest * allowed
         #: Single precision, if it is enough; and double, for models that it is not enough for.
         self.precisions = [(single, _in(loss, np.float32))] * bool(is_enough) + [(rows, loss)]
         self.start, self.rho, self.tol = start, rho, tol
+        self._here: _Curvature | _Directions
+        self._around: _Curvature | _Directions | None = None
+        self._curvatures: np.ndarray | None = None
+        if is_sparse:
+            self._here = _Directions(rows, loss, weight, rho, start)
+            return
         # of each row along each column, on the average of scores
         self._curvatures = np.square(single.Z) * loss.diagonal(scores, at)[0].mean(0).astype(np.float32)[:, None]
         self._curvature = weight.astype(np.float32) @ self._curvatures
         self._here = _Curvature(self._inverse(scores, weight[None]))
-        self._around: _Curvature | None = None
 
     def _inverse(self, scores: np.ndarray, weight: np.ndarray) -> np.ndarray:
         """Invert the average Hessian of models with these scores (K, C, n) and weights (K, n)."""
@@ -95,7 +110,7 @@ class Neighbourhood:
         return _inverse(Z, second.mean(0, dtype=np.float32), self.rho, loss.shift_invariant)
 
     def refit(self, weight: np.ndarray, rho: np.ndarray, finer: bool = False) -> tuple[np.ndarray, np.ndarray]:
-        """Minimise the objectives for weights (K, n) and rho (K, D), within the tolerance, or a tenth of it.
+        """Minimise the objectives for weights (K, n) and rho (K, D), within the tolerance, or `finer`.
 
         Returns
         -------
@@ -106,14 +121,14 @@ class Neighbourhood:
         params, arrived = np.repeat(self.start[None], len(weight), axis=0), np.zeros(len(weight), dtype=bool)
         if not self._here.is_known:
             return params, arrived
-        is_small = n_free(*self.precisions[-1]) <= FEW_UNKNOWNS
-        gone, bound = self._columns_gone(weight, rho), self.tol * (_FINER if finer or is_small else 1.0)
-        size = max(1, _MAX_VALUES // (len(self.start) * weight.shape[1]))
+        is_cheap = self._curvatures is None or n_free(*self.precisions[-1]) <= FEW_UNKNOWNS
+        gone, bound = self._columns_gone(weight, rho), self.tol * (self.finest if finer else _FINER if is_cheap else 1)
+        size = max(1, _MAX_VALUES // (len(self.start) * max(self.precisions[0][0].shape)))
         for rows, loss in self.precisions:
             left = np.flatnonzero(~arrived)
-            looks = self._around is None and not finer and len(left) >= _TYPICAL
+            looks = self._around is None and not finer and len(left) >= _TYPICAL and self._curvatures is not None
             for part in filter(len, (left[:size], left[size:]) if looks else (left,)):
-                curvature = self._here if finer or self._around is None else self._around
+                curvature = self._here if finer else self._around or self._here
                 way = _Way(rows, loss, self.start, weight[part], rho[part], [gone[k] for k in part], curvature)
                 params[part], arrived[part] = way.followed(bound, size)
                 if looks:
@@ -124,7 +139,9 @@ class Neighbourhood:
         return params, arrived
 
     def _columns_gone(self, weight: np.ndarray, rho: np.ndarray) -> list[_Gone | None]:
-        """Find the columns that models have no rows of."""
+        """Find the columns that models have no rows of; of sparse ones, it is left to the steps."""
+        if self._curvatures is None:
+            return [None] * len(weight)
         curvature = weight.astype(np.float32) @ self._curvatures
         gone = (curvature < _GONE * self._curvature) | (_GONE * rho > self.rho)
         own = np.where(curvature + rho > 0, curvature + rho, np.inf).astype(np.float32)
@@ -170,6 +187,42 @@ class _Curvature:
         return found.reshape(gradient.shape).astype(gradient.dtype, copy=False)
 
 
+class _Directions:
+    """The diagonal of a Hessian (C, D) of sparse rows, and some directions of Lanczos's method in its units."""
+
+    is_known = True
+
+    def __init__(self, rows: Rows, loss: RowLoss, weight: np.ndarray, rho: np.ndarray, start: np.ndarray):
+        scores = rows.scores(start[None])
+        at = loss.at(scores)
+        diagonal = rows.diagonal(weight * loss.diagonal(scores, at)[0]) + rho
+        root = 1 / np.sqrt(np.where(diagonal > 0, diagonal, np.inf))
+        n = min(_N_DIRECTIONS, start.size // 2)
+        vectors, products = np.empty((n + 1, start.size)), np.empty((n, start.size))
+        first = np.random.default_rng(0).standard_normal(start.size)
+        vectors[0] = first / np.linalg.norm(first)
+        for k in range(n):
+            way = root * vectors[k].reshape(start.shape)
+            curved = rows.back(weight * loss.times_second(scores, at, rows.scores(way[None])))[0] + rho * way
+            rest = products[k] = (root * curved).ravel()
+            for _ in range(2):  # once leaves rounding
+                rest = rest - (vectors[: k + 1] @ rest) @ vectors[: k + 1]
+            vectors[k + 1] = rest / (np.linalg.norm(rest) or 1)
+        values, own = np.linalg.eigh(vectors[:n] @ products.T)
+        along = own.T @ vectors[:n]
+        left = np.linalg.norm(own.T @ products - values[:, None] * along, axis=1)
+        sound = (left <= _FOUND * values) & (values > _LITTLE * values[-1])
+        self.root, self.along = root.astype(np.float32), along[sound].astype(np.float32)
+        self.factors, self.shifts = (1 / values[sound] - 1).astype(np.float32), loss.shift_invariant
+
+    def solve(self, gradient: np.ndarray, gone: list[_Gone | None]) -> np.ndarray:
+        """Multiply gradients (K, C, D) by the inverse."""
+        right = (gradient * self.root).reshape(len(gradient), -1)
+        right += ((right @ self.along.T) * self.factors) @ self.along
+        found = right.reshape(gradient.shape) * self.root
+        return found - found.mean(1, keepdims=True) if self.shifts else found  # no model moves along the shift
+
+
 class _Way:
     """The way of many models from one start to their optima: unit steps of L-BFGS, some models at a time.
 
@@ -185,13 +238,12 @@ class _Way:
         weight: np.ndarray,
         rho: np.ndarray,
         gone: list[_Gone | None],
-        curvature: _Curvature,
+        curvature: _Curvature | _Directions,
     ):
-        dtype = rows.Z.dtype
+        dtype = (rows.X if isinstance(rows, SparseRows) else rows.Z).dtype
         self.rows, self.loss, self.curvature, self.gone = rows, loss, curvature, gone
         self.start, self.weight, self.rho = start.astype(dtype), weight.astype(dtype), rho.astype(dtype)
         self._pull = loss.gradient(rows.scores(self.start[None]))
-        self._pairs: list[tuple[np.ndarray, ...]] = []
 
     @np.errstate(over="ignore", invalid="ignore")  # models that are lost leave
     def followed(self, tol: float, size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -199,7 +251,7 @@ class _Way:
         params, arrived = np.repeat(self.start[None], len(self.weight), axis=0), np.zeros(len(self.weight), dtype=bool)
         models, waiting = np.split(np.arange(len(params)), [size])
         here, gradient, age = params[models], self._gradient(models), np.zeros(len(models), dtype=np.intp)
-        bound = np.full(len(models), tol)
+        bound, self._steps = np.full(len(models), tol), _Steps(len(models), self.start)
         last: tuple[np.ndarray, ...] = ()
         while True:
             largest = np.abs(gradient).max((1, 2))
@@ -218,21 +270,20 @@ class _Way:
                 if len(new):
                     models[filled], here[filled], bound[filled], age[filled] = new, self.start, tol, 0
                     gradient[filled] = self._gradient(new)
-                    for *_, share in self._pairs:
-                        share[filled] = 0
+                    self._steps.forget(filled)
                 kept = np.delete(np.arange(len(models)), ended[len(filled) :])
                 if not len(kept):
                     return params, arrived
                 if len(kept) < len(models):
                     models, here, gradient, age, bound = (v[kept] for v in (models, here, gradient, age, bound))
-                    self._pairs = [tuple(values[kept] for values in pair) for pair in self._pairs]
+                    self._steps.keep(kept)
                     last = tuple(values[kept] for values in last)
             scaled = self.curvature.solve(gradient, [self.gone[k] for k in models.tolist()])
             if last:
                 step, change, of_change = map(np.subtract, (here, gradient, scaled), last)
-                self._remember(step, change, of_change, age > 0)
+                self._steps.remember(step, change, of_change, age > 0)
             last = here, gradient, scaled
-            here = here + self._direction(gradient, scaled)
+            here = here + self._steps.direction(gradient, scaled)
             gradient, age = self._gradient(models, here), age + 1
 
     def _gradient(self, models: np.ndarray, params: np.ndarray | None = None) -> np.ndarray:
@@ -248,28 +299,65 @@ class _Way:
         losses = self.loss.at(self.rows.scores(params)).value
         return np.vecdot(losses, self.weight[models]) + 0.5 * dot(params, self.rho[models, None] * params)
 
-    def _remember(self, step: np.ndarray, change: np.ndarray, of_change: np.ndarray, is_one: np.ndarray) -> None:
-        """Remember a step of some models, the change of the gradient, and that times the inverse curvature."""
+
+class _Steps:
+    """The last steps s of K models, and what changes y of the gradient are by the inverse curvature P: its P y.
+
+    Directions are sums of these, with factors that follow from their products alone (Chen, Wang & Zhou 2014): all are
+    read twice for a direction.
+    """
+
+    def __init__(self, n_models: int, start: np.ndarray):
+        K, m, dtype = n_models, _HISTORY, start.dtype
+        self._vectors = np.zeros((K, 2, m, start.size), dtype)  # s, and P y
+        self._crossed, self._curved = np.zeros((2, K, m, m), dtype)  # s_i y_j of j no older than i, y_i P y_j
+        self._share, self._order = np.zeros((K, m), dtype), list[int]()  # 1 / s y, or zero; the newest one first
+
+    def forget(self, models: np.ndarray) -> None:
+        """Forget the steps of some models."""
+        for values in (self._vectors, self._crossed, self._curved, self._share):
+            values[models] = 0
+
+    def keep(self, models: np.ndarray) -> None:
+        """Leave out all but some models."""
+        self._vectors, self._crossed = self._vectors[models], self._crossed[models]
+        self._curved, self._share = self._curved[models], self._share[models]
+
+    def _times(self, vector: np.ndarray) -> np.ndarray:
+        """Multiply all s and P y by a vector (K, C, D) of each model, (K, 2, m)."""
+        flat = self._vectors.reshape(len(vector), -1, self._vectors.shape[-1])
+        return np.matmul(flat, vector.reshape(len(vector), -1, 1)).reshape(len(vector), 2, -1)
+
+    def remember(self, step: np.ndarray, change: np.ndarray, of_change: np.ndarray, is_one: np.ndarray) -> None:
+        """Remember a step of some models in place of the oldest one, or that they have taken none."""
         along = dot(step, change)
         sound = is_one & (along > np.finfo(step.dtype).eps * dot(change, change))
-        share = np.divide(1, along, out=np.zeros_like(along), where=sound)
-        self._pairs = [*self._pairs[1 - _HISTORY :], (step, change, of_change, share)]
+        at = len(self._order) if len(self._order) < _HISTORY else self._order.pop()
+        self._order.insert(0, at)
+        for values, of_kind in zip((step, of_change), (0, 1), strict=True):
+            self._vectors[:, of_kind, at] = values.reshape(len(step), -1)
+        self._vectors[~sound, :, at] = 0
+        self._share[:, at] = np.divide(1, along, out=np.zeros_like(along), where=sound)
+        self._crossed[:, :, at], self._curved[:, :, at] = self._times(change).swapaxes(0, 1)
+        self._curved[:, at] = self._curved[:, :, at]
 
-    def _direction(self, gradient: np.ndarray, scaled: np.ndarray) -> np.ndarray:
+    def direction(self, gradient: np.ndarray, scaled: np.ndarray) -> np.ndarray:
         """Compute the direction of L-BFGS, from the inverse curvature in the size that the last step has shown."""
-        rest, found, factors = -gradient, -scaled, []
-        for step, change, of_change, share in reversed(self._pairs):
-            factor = (share * dot(step, rest))[:, None, None]
-            rest -= factor * change
-            found -= factor * of_change
-            factors.append(factor)
-        if self._pairs:
-            _, change, of_change, share = self._pairs[-1]
-            size = share * dot(change, of_change)
-            found /= np.where(size > 0, size, 1)[:, None, None]
-        for (step, change, _, share), factor in zip(self._pairs, reversed(factors), strict=True):
-            found += (factor - (share * dot(change, found))[:, None, None]) * step
-        return found
+        if not self._order:
+            return -scaled
+        share, (newest, *_), crossed = self._share, self._order, self._crossed
+        of_step, of_curved = self._times(gradient).swapaxes(0, 1)
+        factors, own = np.zeros((2, *share.shape), share.dtype)
+        for i in self._order:  # factors of newer ones are known, and others zero
+            factors[:, i] = share[:, i] * (-of_step[:, i] - np.vecdot(crossed[:, i], factors))
+        size = share[:, newest] * self._curved[:, newest, newest]
+        unit = (1 / np.where(size > 0, size, 1)).astype(share.dtype)[:, None]
+        along = unit * (-of_curved - np.einsum("kij,kj->ki", self._curved, factors))
+        for i in reversed(self._order):
+            own[:, i] = factors[:, i] - share[:, i] * (along[:, i] + np.vecdot(crossed[:, :, i], own))
+        flat = self._vectors.reshape(len(share), -1, self._vectors.shape[-1])
+        found = np.matmul(np.concatenate([own, -unit * factors], axis=1)[:, None], flat).reshape(gradient.shape)
+        return found - unit[:, :, None] * scaled
 
 
 def _inverse(Z: np.ndarray, factor: np.ndarray, rho: np.ndarray, shift_invariant: bool) -> np.ndarray:

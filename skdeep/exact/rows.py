@@ -185,7 +185,7 @@ class Rows:
 
 
 class SparseRows(Rows):
-    """Sparse rows X (n, d) in float64, whose columns are scaled but not centred."""
+    """Sparse rows X (n, d), whose columns are scaled but not centred."""
 
     def __init__(self, X: sparse.csr_array, intercept: bool):
         self.X, self.intercept = X, intercept
@@ -235,7 +235,7 @@ class SparseRows(Rows):
 
     def back(self, gradient: np.ndarray) -> np.ndarray:
         flat = gradient.reshape(math.prod(gradient.shape[:-1]), gradient.shape[-1])
-        found = np.empty((len(flat), self.shape[1]))
+        found = np.empty((len(flat), self.shape[1]), dtype=np.result_type(self.X.dtype, flat.dtype))
         found[:, : self.X.shape[1]] = (self._transposed @ flat.T).T
         if self.intercept:
             found[:, -1] = flat.sum(1)

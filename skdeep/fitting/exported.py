@@ -8,7 +8,10 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
+from numpy.polynomial import Chebyshev, Polynomial
+from scipy.special import erfcx
 from torch import Tensor, nn
+from torch.nn import functional
 
 from skdeep.data.answers import Link, codes, decisions, probabilities
 from skdeep.data.inputs import Classifier, to_numpy
@@ -48,8 +51,32 @@ def _selu(z: Tensor) -> Tensor:
     return factor * torch.where(z > 0, z, below * _elu(z))
 
 
+def _scaled_tail(t: np.ndarray) -> np.ndarray:
+    """Compute (1 + 2a) exp(a²) erfc(a), a = c (1 + 2t) / (1 - 2t): smooth in t (Shepherd & Laframboise 1981)."""
+    with np.errstate(divide="ignore"):
+        a = _TAIL * (1 + 2 * t) / (1 - 2 * t)
+    return (1 + 2 * a) * erfcx(a)
+
+
+_TAIL = 3.75
+#: A polynomial that is this function to the last digits, the highest power first. For t up to a half, since an exporter
+#: takes constants below 1e-8 for zero.
+_POLYNOMIAL = Chebyshev.interpolate(_scaled_tail, 22, (-0.5, 0.5)).convert(kind=Polynomial).coef[::-1].tolist()
+
+
+def _gelu(z: Tensor) -> Tensor:
+    if z.dtype != torch.float64 or not torch.compiler.is_compiling():
+        return functional.gelu(z)
+    size, found = z.abs(), torch.zeros_like(z)
+    a, c = size * _like(z, math.sqrt(0.5)), _like(z, _TAIL)
+    t = (a - c) / (a + c) * _like(z, 0.5)
+    for coefficient in _POLYNOMIAL:
+        found = found * t + _like(z, coefficient)
+    return z.clamp(min=0) - size * (_like(z, 0.5) * found * (-a * a).exp() / (_like(z, 1) + a + a))
+
+
 #: Activations in operators that ONNX Runtime has in float64, too: of those by their names it has float32 only.
-_PORTABLE = {"leaky_relu": _leaky_relu, "elu": _elu, "selu": _selu}
+_PORTABLE = {"leaky_relu": _leaky_relu, "elu": _elu, "selu": _selu, "gelu": _gelu}
 
 
 def _parameters(tensors: Sequence[Tensor], dtype: torch.dtype) -> nn.ParameterList:

@@ -154,8 +154,8 @@ def _bins(
         edges = to_numpy(estimator.bin_edges_)
         starts = to_numpy(getattr(estimator, "bin_starts_", np.full(len(edges), start)))  # a saved one may lack them
         return {"edges": edges[None], "start": starts[None].astype(np.float64)}
-    subsets, weights = rows_and_weights(members)
-    edges, are_values = bin_edges(problem.rows(), subsets, weights, columns.n_embedded, columns.n_bins)
+    (subsets, weights), shifts = rows_and_weights(members), [member.shift for member in members]
+    edges, are_values = bin_edges(problem.rows(), subsets, weights, shifts, columns.n_embedded, columns.n_bins)
     return {"edges": edges, "start": np.where(are_values, np.inf, start)}
 
 

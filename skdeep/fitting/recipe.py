@@ -38,6 +38,8 @@ class Member:
     weight: np.ndarray | None = None
     #: How many times larger its setting of the loss is than the recipe's, where that follows from targets (Huber's).
     stretch: float = 1.0
+    #: By how many bins the edges of its bins are higher than those of a model alone; one object where it is the same.
+    shift: float = 0.0
     #: What its calibration needs, where models of the folds train beside it.
     beside: FoldModels | None = None
 

@@ -193,16 +193,20 @@ class _FitOfSplit:
 
 
 def _fit(splits: list[_FitOfSplit]) -> None:
-    """Train the ensembles of all splits, as few stacks; raise `CannotStack` if their steps are not of one kind."""
-    if len({split.kind for split in splits}) > 1:
+    """Train the ensembles of all splits, as few stacks; raise `CannotStack` if there would be one for each."""
+    of_kinds: dict[tuple, list[_FitOfSplit]] = {}
+    for split in splits:  # one row more may make another batch
+        of_kinds.setdefault(split.kind, []).append(split)
+    if len(of_kinds) == len(splits):
         raise CannotStack("Steps follow from a split's rows.")
     if sum(split.problem.source.size for split in splits) > MAX_IN_ONE_ARRAY:
         raise CannotStack("The rows of all splits are too many.")
     each = max(1, min(_MAX_PARAMS // splits[0].n_params, len(splits)))
     if each < 2:
         raise CannotStack("One ensemble is a large stack itself.")
-    for part in np.array_split(np.arange(len(splits)), -(-len(splits) // each)):
-        _fit_together([splits[i] for i in part])
+    for own in of_kinds.values():
+        for part in np.array_split(np.arange(len(own)), -(-len(own) // each)):
+            _fit_together([own[i] for i in part])
 
 
 def _fit_together(splits: list[_FitOfSplit]) -> None:

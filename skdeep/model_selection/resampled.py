@@ -251,7 +251,7 @@ class Near:
             return params, arrived
         if self.around is not None:
             return self.around.refit(shares, rho, finer=only_a_step)
-        return refit(self.rows, self.loss, shares, rho, self.start, self.member.progress.tol, only_a_step)
+        return refit(self.rows, self.loss, shares, rho, self.start, only_a_step)
 
     def come_to_optimum(self, weight: np.ndarray) -> tuple[Found, np.ndarray]:
         """Let models begin at the optimum for a weight (n,), if it is found; return where they do, and whether."""
@@ -267,11 +267,9 @@ class Near:
     def count_endless(self, found: Found, weights: np.ndarray, arrived: np.ndarray) -> int:
         """Count the models of weights (K, n) that have no optimum, of those that may not have arrived at one."""
         unsure = np.flatnonzero(~arrived | (self.around is not None))
-        if not len(unsure):
+        if not len(unsure) or self.recipe.penalty([self.member], np.ones(1), np.ones(1)).alpha.any():
             return 0
-        shares, rho, kappa = self.objectives(weights[unsure])
-        if rho.any() or kappa.any():
-            return 0
+        shares = weights[unsure] / weights[unsure].sum(1, keepdims=True)
         (coef, intercept), variables = (values[unsure] for values in found), self.variables
         params = [coef / variables.scale]
         if variables.intercept:
