@@ -14,7 +14,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.svm import LinearSVC
 
-from skdeep import HingeClassifier, MLPClassifierTorch, SigmoidClassifier, SoftmaxClassifier
+from skdeep import LBFGS, HingeClassifier, MLPClassifierTorch, SigmoidClassifier, SoftmaxClassifier
 from skdeep.engine.batching import Batches
 from skdeep.engine.losses import LOSSES, Loss
 from skdeep.engine.networks import Linear
@@ -78,6 +78,33 @@ def test_columns_of_any_size_are_not_in_the_way_of_quasi_newton_steps(model, in_
     raw, scaled = (model(standardize=standardize, **settings).fit(X, y) for standardize in (False, True))
     assert raw.n_iter_ < 50
     assert raw.loss_ == pytest.approx(scaled.loss_, rel=1e-6)
+
+
+def test_a_limit_of_evaluations_is_that_of_each_model_of_a_path(monkeypatch):
+    """Models that begin where others ended took as many as they wanted, and none said that it was stopped."""
+    set_constant(monkeypatch, "_MAX_SYSTEM", 0)
+    X, y = load_breast_cancer(return_X_y=True)
+    models = [SoftmaxClassifier(solver=LBFGS(max_fun=4), alpha=alpha) for alpha in (1e-2, 1e-6)]
+    with pytest.warns(ConvergenceWarning, match="max_fun"):
+        fit_stack(models, X, y)
+        alone = [clone(model).fit(X, y) for model in models]
+    for model, own in zip(models, alone, strict=True):
+        assert model.n_iter_ == own.n_iter_ < 5
+        np.testing.assert_allclose(model.coef_, own.coef_, rtol=1e-8)
+
+
+@pytest.mark.parametrize("in_torch", [False, True])
+def test_columns_that_are_small_beside_their_penalty_do_not_hold_the_intercept(in_torch, monkeypatch):
+    """It had its curvature made up by theirs: six iterations and eight, with twenty classes a hundred."""
+    set_constant(monkeypatch, "_MAX_SYSTEM", 0)
+    if in_torch:
+        monkeypatch.setattr(Newton, "max_params", 0)
+        monkeypatch.setattr(solving, "has_exact_solver", lambda *of: False)
+    X, y = load_breast_cancer(return_X_y=True)
+    model = SoftmaxClassifier(solver="lbfgs", standardize=False, alpha=1e6, tol=1e-6)
+    ours = model.fit(0.02 * (X - X.mean(0)) / X.std(0), y)
+    assert ours.n_iter_ < 5
+    assert ours.intercept_[0] == pytest.approx(np.log(y.mean() / (1 - y.mean())), rel=1e-3)
 
 
 @pytest.mark.parametrize("name", ["wine", "breast_cancer"])

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import torch
 from scipy import sparse
+from sklearn.datasets import make_classification
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import log_loss
 from sklearn.model_selection import StratifiedKFold
@@ -208,7 +209,7 @@ def test_few_rows_have_a_stronger_penalty(n_rows, times):
     """Without a jump at the rows of a batch, from where on it is the weaker the fewer there are."""
     member = SimpleNamespace(estimator=MLPClassifierTorch(), unit=2.0)
     batch = 2.0 * min(n_rows, 64)
-    (strength,) = deep.strengths([member], np.array([2.0 * n_rows]), np.array([batch]), 10)
+    (strength,) = deep.strengths([member], np.array([2.0 * n_rows]), np.array([batch]), 10, 1)
     assert strength * batch == pytest.approx(0.5 * min(10 / n_rows, 1) ** 0.5 * times)
 
 
@@ -225,9 +226,9 @@ def test_noise_of_few_rows_is_not_learnt_by_heart():
 def test_sparse_rows_that_are_filled_have_the_penalty_of_dense_ones(monkeypatch):
     rng, n_columns = np.random.default_rng(0), set()
 
-    def seen(members, total_weight, batch_weight, columns):
+    def seen(members, total_weight, batch_weight, columns, share):
         n_columns.add(columns)
-        return strengths(members, total_weight, batch_weight, columns)
+        return strengths(members, total_weight, batch_weight, columns, share)
 
     strengths = deep.strengths
     monkeypatch.setattr(deep, "strengths", seen)
@@ -254,3 +255,30 @@ def counted_columns(model, table, y, monkeypatch, limit):
     problem = encode([model], table, y, None, going_on=False, incremental=False)
     assert sparse.issparse(problem.source) == (limit == 0)
     return model._n_columns(problem)
+
+
+def test_units_that_saturate_are_not_kept_from_it():
+    """Of one penalty for all activations, logistic units had a log-loss of 1.045, which needs the largest weights."""
+    X, y = make_classification(2000, 8, n_informative=6, n_classes=5, random_state=0)
+    losses = []
+    for activation in ("tanh", "logistic"):
+        model = MLPClassifierTorch(activation=activation, random_state=0).fit(X[:500], y[:500])
+        losses.append(log_loss(y[500:], model.predict_proba(X[500:])))
+    assert losses[1] < min(losses[0], 0.95)
+
+
+@pytest.mark.parametrize(("solver", "rate"), [("adam", 2), ("sgd", 1), ("lbfgs", 2)])
+def test_logistic_units_are_half_of_a_tanh(solver, rate):
+    """(1 + tanh(z / 2)) / 2: for the same function, weights are twice as large, and so are Adam's steps."""
+    X, y = make_classification(200, 8, random_state=0)
+    of_tanh, of_logistic = (
+        recipe_of(MLPClassifierTorch(activation=activation, solver=solver), X, y) for activation in ("tanh", "logistic")
+    )
+    assert of_logistic.auto_rate == rate * of_tanh.auto_rate
+    shares = [recipe.penalty.keywords["share"] for recipe in (of_tanh, of_logistic)]
+    assert shares == ([1, 1] if solver == "lbfgs" else [1 / 2, 1 / 8])
+
+
+def recipe_of(model, X, y):
+    model._validate_params()
+    return model._recipe(encode([model], X, y, None, going_on=False, incremental=False), False, False)

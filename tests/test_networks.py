@@ -168,6 +168,18 @@ def test_gradient_by_central_differences(make, layout):
     check_by_central_differences(make(), rows_for(layout)[0])
 
 
+@pytest.mark.parametrize("intercept", [False, True])
+def test_parameters_of_another_precision_have_columns_of_theirs(intercept):
+    """As has a copy of a callback's module, which `double()` changes: what the network had made stayed as it was."""
+    X, coef = torch.randn(4, 3), torch.randn(2, 5, 3)
+    columns = np.arange(3.0)[None], np.array([[1.0, 2.0, 0.5]]), np.ones((1, 3))
+    network = Linear(coef, torch.randn(2, 5) if intercept else None, *columns)
+    expected = network.scores(X)
+    found = network.with_params([param.double() for param in network.params]).scores(X.double())
+    assert found.dtype is torch.float64
+    torch.testing.assert_close(found.float(), expected)
+
+
 def test_without_an_intercept_columns_are_not_centred():
     network = Linear(
         random(K, C, D), None, center=random(1, D, seed=5).numpy(), scale=random(1, D, seed=6).abs().numpy()

@@ -59,6 +59,7 @@ from skdeep.engine.values import (
 from skdeep.fitting.exactly import _is_known, row_loss
 from skdeep.fitting.losses import suited_delta
 from skdeep.model_selection import GridSearchCV, regularization_path
+from skdeep.solvers.newton import Newton
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning"),
@@ -447,6 +448,15 @@ def test_several_targets_are_fitted_each_by_itself(loss, penalty):
         together = fitted(model, X, targets).predict(X)
         apart = np.stack([fitted(model, X, target).predict(X) for target in targets.T], axis=1)
         np.testing.assert_allclose(together / targets.std(0), apart / targets.std(0), atol=1e-5)
+
+
+def test_several_targets_that_are_held_differently_are_watched(monkeypatch):
+    """Steps that are watched are torch's, whose first curvature was of all scores alike: a RuntimeError."""
+    monkeypatch.setattr(Newton, "max_params", 0)
+    targets = np.stack([Y, 1e4 * Y[::-1] + 7], axis=1)
+    options = {"early_stopping": True, "validation_fraction": 0.3, "random_state": 0}
+    model = fitted(LinearRegressor("poisson", solver="lbfgs", **options), X, targets)
+    assert model.score(X, targets) > 0.2
 
 
 @pytest.mark.parametrize("loss", ["squared_error", "huber", "poisson"])

@@ -30,6 +30,10 @@ class Activation:
     slope: float | None = None  # initial value of the parameter that is learnt, if there is one
     #: The function in the memory of the pre-activations, if the pullback does not ask for these.
     in_place: Callable[[Tensor], Tensor] | None = None
+    #: What a penalty, and Adam's learning rate, that are right for relu are to be multiplied by: to be anything but
+    #: lines, units that saturate have larger weights.
+    penalty: float = 1.0
+    rate: float = 1.0
 
 
 def _relu_pullback(gradient: Tensor, z: Tensor, units: Tensor) -> Tensor:
@@ -58,7 +62,10 @@ ACTIVATIONS = {
     "selu": Activation(F.selu),
     "gelu": Activation(F.gelu, lambda g, z, h: private.gelu_backward(g, z)),
     "silu": Activation(F.silu, lambda g, z, h: private.silu_backward(g, z)),
-    "tanh": Activation(torch.tanh, lambda g, z, h: private.tanh_backward(g, h), in_place=torch.tanh_),
-    "logistic": Activation(torch.sigmoid, lambda g, z, h: private.sigmoid_backward(g, h), in_place=torch.sigmoid_),
+    "tanh": Activation(torch.tanh, lambda g, z, h: private.tanh_backward(g, h), in_place=torch.tanh_, penalty=1 / 2),
+    # (1 + tanh(z / 2)) / 2: for the same function, weights on both sides are twice as large as tanh's
+    "logistic": Activation(
+        torch.sigmoid, lambda g, z, h: private.sigmoid_backward(g, h), in_place=torch.sigmoid_, penalty=1 / 8, rate=2
+    ),
     "maxout": Activation(_maxout, n_pieces=2),
 }

@@ -4,7 +4,8 @@ r"""Numeric columns as piecewise linear functions of themselves, beside what the
 
 Each bin between two edges has a column of its own: -1 below it, 1 above it, linear in it. So the first layer of a
 network can bend any column at any edge, which a unit alone has to learn to. A column with a single bin has none: it
-would be a line, as the column is.
+would be a line, as the column is. Columns with edges stand still a quarter of their range beyond the outermost ones:
+what a line would say of a value far beyond all others may be anything.
 
 A sum of the bins of a column is a piecewise linear function of it: between two edges, a mean of its values there, by
 which `BinnedAffine` predicts.
@@ -36,6 +37,8 @@ from skdeep.engine.per_model import to_device
 _NARROWEST = 2.0**-12
 #: h at most.
 _LARGEST = 0.5
+#: How far beyond its edges a column goes on, as a share of the range between them.
+_BEYOND = 0.25
 #: How fast the factors on bins are learnt, as a multiple of those on columns.
 _SPEED = 2.0
 
@@ -77,6 +80,10 @@ class Bins:
         #: Of the line that each bin is between its edges, (K, e, T) or (1, e, T) in float64.
         self.slope = np.divide(2, high - low, out=np.zeros_like(low), where=exists)
         self.offset = -0.5 * (low + high) * self.slope
+        extent = edges[..., -1] - edges[..., 0]
+        margin = np.where(extent > 0, _BEYOND * extent, np.inf)
+        #: Least and greatest values of the columns, (K, e) or (1, e) in float64; none where all values are the same.
+        self.ends = edges[..., 0] - margin, edges[..., -1] + margin
         self.n_whole = exists[0].size
         if place is None:
             place = np.flatnonzero(exists.any(0)) if start is not None else np.arange(self.n_whole)
@@ -85,6 +92,7 @@ class Bins:
         lines = [part.reshape(-1, self.n_whole)[:, place] for part in (self.slope, self.offset)]
         columns = (torch.from_numpy(part).unsqueeze(1) for part in (*lines, self.limits))
         self._slope, self._offset, self._limit = (to_device(part, device, dtype) for part in columns)
+        self._ends = [to_device(torch.from_numpy(part).unsqueeze(1), device, dtype) for part in self.ends]
         self._index = to_device(torch.from_numpy(self._column), device)
 
     def __len__(self) -> int:
@@ -131,6 +139,12 @@ class Bins:
         torch.addcmul(offset, rows.index_select(-1, self._index), slope, out=room).clamp_(-1, 1)
         if self.start is not None:
             room.mul_(limit)  # in a quarter of the time of bounds that differ
+
+    def bound(self, rows: Tensor, n_alike: int) -> None:
+        """Keep rows, as they come to `encode`, within the ends of their columns."""
+        own = rows[..., : self.edges.shape[1]]
+        low, high = (part[0] if rows.ndim == 2 else part if len(part) == 1 else part[::n_alike] for part in self._ends)
+        own.clamp_(low, high)
 
     def select(self, models: np.ndarray) -> Bins:
         """Select the bins of some of the models."""

@@ -145,6 +145,8 @@ class Standardization:
         else:  # a product first would round a mean far above the deviation
             torch.sub(X.expand(shape), center, out=rows).mul_(scale)
         rows.nan_to_num_(nan=0.0)
+        if self.bins is not None:
+            self.bins.bound(rows, alike)
         return room, rows, alike
 
     def folded(self, model: int, coef: np.ndarray, bias: np.ndarray, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:

@@ -434,9 +434,10 @@ class Linear(Network):
     def with_params(self, params: list[Tensor]) -> Linear:
         other = object.__new__(type(self))  # which a copy takes longer to come to
         vars(other).update(vars(self), params=list(params), _scaled=None, _scratch=Scratch())
-        known = vars(self).get("_no_intercept")
-        if known is not None and len(known) != len(params[0]):
-            vars(other)["_no_intercept"] = params[0].new_zeros(params[0].shape[:2])
+        new, old = params[0], self.params[0]
+        stays = new.dtype is old.dtype and new.device == old.device
+        for name in ("_no_intercept", *(() if stays else ("center", "scale", "_coef_scale"))):
+            vars(other).pop(name, None)  # made anew where they are asked for
         return other
 
     def select(self, models: np.ndarray) -> Network:

@@ -65,11 +65,16 @@ class NeuralNet(BaseTorchEstimator):
     }
 
     def _penalty(
-        self, members: list[Member], total_weight: np.ndarray, batch_weight: np.ndarray, n_columns: float = 0.0
+        self,
+        members: list[Member],
+        total_weight: np.ndarray,
+        batch_weight: np.ndarray,
+        n_columns: float = 0.0,
+        share: float = 1.0,
     ) -> ElasticNet:
         # MLPClassifier's alpha is per batch
         with np.errstate(over="ignore"):
-            strength = strengths(members, total_weight, batch_weight, n_columns)
+            strength = strengths(members, total_weight, batch_weight, n_columns, share)
         if strength.max() > _LARGEST:
             raise ValueError(
                 f"alpha is divided by the weight of a batch, and sample_weight makes that {batch_weight.min():.3g}, "
@@ -122,14 +127,17 @@ def rows_of_batches(n_rows: np.ndarray | int) -> np.ndarray:
 
 
 def strengths(
-    members: list[Member], total_weight: np.ndarray, batch_weight: np.ndarray, n_columns: float
+    members: list[Member], total_weight: np.ndarray, batch_weight: np.ndarray, n_columns: float, share: float
 ) -> np.ndarray:
-    """List the strength of each network's penalty, given the weights of its training rows and of a batch of them."""
+    """List the strength of each network's penalty, given the weights of its training rows and of a batch of them.
+
+    Of what ``alpha="auto"`` is for relu, it is a share.
+    """
     alpha = values(members, "alpha")
     if not (unknown := np.isnan(alpha)).any():
         return alpha / batch_weight
     unit = np.array([member.unit for member in members])
     n_rows = total_weight / unit
     # what there is to learn by heart, beside what there is to learn it from, in which batches play no part
-    auto = members[0].estimator._auto_alpha(n_rows, n_columns)
+    auto = share * members[0].estimator._auto_alpha(n_rows, n_columns)
     return np.where(unknown, auto / (unit * rows_of_batches(n_rows)), alpha / batch_weight)

@@ -223,8 +223,8 @@ activation : str, default="silu"
     "learned": without(TRAINING_ATTRIBUTES, "history_"),
     "bins": """\
 numeric_embedding : {"auto", "piecewise"} or None, default="auto"
-    Bins of the columns beside these; see :class:`MLPClassifierTorch`. "auto" is "piecewise" for dense X of at most
-    128 numeric columns, else None.
+    Bins of the columns beside these, which stand still far beyond all rows; see :class:`MLPClassifierTorch`. "auto"
+    is "piecewise" for dense X of at most 128 numeric columns, else None.
 n_bins : int or "auto", default="auto"
     Bins of each column.
 """,

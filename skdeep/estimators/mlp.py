@@ -131,7 +131,10 @@ class Perceptron(NeuralNet):
         rows = batch_rows(self, problem, solver, auto=max(plain, min(filled_rows(problem, plain), most)))
         decisions: dict[str, Any] = {"auto_rate": courses.PATIENT_RATE}
         decisions["n_bins"] = bins_for(self, problem, going_on, incremental)
-        decisions["penalty"] = partial(self._penalty, n_columns=self._n_columns(problem))
+        form = ACTIVATIONS[self.activation]
+        # at the optimum, which L-BFGS comes to, less of a penalty is too little on noisy data
+        share = 1.0 if solver == "lbfgs" else form.penalty
+        decisions["penalty"] = partial(self._penalty, n_columns=self._n_columns(problem), share=share)
         if schedule == "auto" and incremental:
             decisions["schedule"] = "constant"
         elif schedule == "auto":
@@ -139,6 +142,7 @@ class Perceptron(NeuralNet):
             least = epochs_of(course.steps, problem, rows)
             horizon, due = (min(max(epochs, least), self.max_iter) for epochs in (course.longest, course.epochs))
             decisions |= {"horizon": horizon, **course.decisions} | ({"due": due} if due < horizon else {})
+        decisions["auto_rate"] *= 1.0 if solver == "sgd" else form.rate
         if not self.standardize and not problem.has_missing and not (going_on and self._allow_nan):
             decisions["check"] = partial(_check_complete, advice=self._nan_advice)
         return choose(self, problem, solver, rows, self._loss(self.n_outputs_), **decisions)
@@ -322,9 +326,10 @@ class MLPClassifierTorch(PerceptronClassifier, SingleNet):
         :math:`h = \min(1/2, 4 / e, 15 / (r e))` for e columns that have more than one bin and the
         ``column_learning_rate`` r; where all values are edges, as of categories that are numbered, h is 1/2. A missing
         value has the bins of the mean; indicators, categories and columns with a single bin have none; of more than
-        16 384 rows, as many are looked at. Sparse X is an error. "auto" is "piecewise" for dense X of less than 64
-        columns to embed and of 512 rows or more, or few values, with ``standardize`` and a hidden layer; else, and
-        where training begins with ``partial_fit``, None.
+        16 384 rows, as many are looked at. A quarter of the range of its edges beyond the outermost of these, a column
+        stands still: a line says little of values far from all others. Sparse X is an error. "auto" is "piecewise" for
+        dense X of less than 64 columns to embed and of 512 rows or more, or few values, with ``standardize`` and a
+        hidden layer; else, and where training begins with ``partial_fit``, None.
     n_bins : int or "auto", default="auto"
         Bins of each column. "auto" is one for every 128 rows (a row of weight 2 is two), from 2 to 16, in ensembles 32,
         and no more than 256 of all columns; but where half of the columns have few values, nine at most and one for
@@ -382,7 +387,8 @@ class MLPClassifierTorch(PerceptronClassifier, SingleNet):
         Learnt factors on the (standardised) columns, then on all bins of each column that has any, which are in
         ``coefs_[0]`` already; only with ``column_learning_rate``.
     bin_edges_ : ndarray of shape (n_embedded, n_bins + 1)
-        Ascending edges of the bins of embedded columns; between equal ones is no bin, and its weights are zero.
+        Ascending edges of the bins of embedded columns; between equal ones is no bin, and its weights are zero. The
+        columns themselves are kept within these and a quarter more, on either side.
     bin_starts_ : ndarray of shape (n_embedded,)
         :math:`e h` of the bins of each, where that is below 1/2; infinite if its values are all edges.
     means_ : ndarray of shape (n_features,)

@@ -173,9 +173,10 @@ def near(squares: np.ndarray, others: np.ndarray) -> np.ndarray:
 def _least(curvature: np.ndarray, rho: np.ndarray, size: np.ndarray) -> np.ndarray:
     """Compute the least curvature of columns (G, 1, D), given what rows have (G, C or 1, D), and their sizes (G, D).
 
-    Of the penalty's, `rho` (G, D), it is the part of the column that it holds least.
+    Of the penalty's, `rho` (G, D), it is the part of the column that it holds least, and no more than losses have: an
+    intercept is not to stay where it is because columns are small beside their penalty.
     """
-    held = np.where(rho > 0, rho / size, np.inf).min(1)[:, None, None]
+    held = np.where(rho > 0, np.minimum(rho / size, 1.0), np.inf).min(1)[:, None, None]
     largest = np.fmax((curvature / size[:, None]).max((1, 2), keepdims=True), np.where(held < np.inf, held, 0.0))
     return _LEAST * size[:, None] * largest
 

@@ -48,7 +48,7 @@ _MAX_VALUES = 2**25
 _MAX_SYSTEM = 1024
 #: Most columns of losses of values with kinks, for which they are one system.
 _MAX_COLUMNS = 4096
-#: Iterations that are enough to come to an optimum from anywhere: where fewer are allowed, a model may end before.
+#: Iterations, or evaluations, that are enough to come to an optimum from anywhere: with fewer, a model may end before.
 _ENOUGH = 50
 #: Gradients of least squares in closed form, in the unit of `small_enough`.
 _ROUNDING = 1e-9
@@ -307,8 +307,9 @@ def _descend(recipe: Recipe, arrays: Arrays, loss: RowLoss, max_iter: int) -> So
 
     way = directions(np.arange(len(params)))
     batches = in_batches(np.arange(len(params)), rows, loss, way)
-    has_path = len({own.tobytes() for own in weight}) < n_models and len(batches) > 1
-    if n_models > 1 and not params.any() and (has_path or loss.piecewise or not newton) and max_iter >= _ENOUGH:
+    has_path = len(batches) > 1 and len({own.tobytes() for own in weight}) < n_models
+    ends_there = not params.any() and min(max_iter, max_fun) >= _ENOUGH
+    if n_models > 1 and ends_there and (has_path or loss.piecewise or not newton):
         kind = np.arange(len(params)) % (n_alike := len(params) // n_models)
         if not newton and len(weight) > 1:
             squares = rows.diagonal(weight)

@@ -115,6 +115,8 @@ class Layers(nn.Module):
         self.bin_offsets: Tensor
         for name in ("slope", "offset"):  # in float64, where bins are narrow
             self.register_buffer(f"bin_{name}s", None if bins is None else torch.from_numpy(getattr(bins, name)))
+        for name, own in zip(("least", "greatest"), (None, None) if bins is None else bins.ends, strict=True):
+            self.register_buffer(name, None if own is None else torch.from_numpy(own).unsqueeze(1))
         n_bins = 0 if bins is None else bins.n_columns
         self.n_features = self.weights[0].shape[2] - len(self.indicated) - n_bins
         if columns is not None:  # the means are in it: of more digits than a dtype, where X has these
@@ -152,7 +154,9 @@ class Layers(nn.Module):
         X = X.unsqueeze(0) if self.means is None else (X - self.means.to(X.dtype)).nan_to_num(nan=0.0)
         if self.bin_slopes is None:
             return X
-        values = X[..., : self.bin_slopes.shape[1]].unsqueeze(-1)
+        own, rest = X.split([e := self.bin_slopes.shape[1], X.shape[-1] - e], dim=-1)
+        own = own.clamp(self.least.to(X.dtype), self.greatest.to(X.dtype))
+        X, values = torch.cat([own, rest.expand(len(own), -1, -1)], dim=-1), own.unsqueeze(-1)
         bins = values * self.bin_slopes.unsqueeze(1).to(X.dtype) + self.bin_offsets.unsqueeze(1).to(X.dtype)
         bins = bins.clamp(-1, 1).flatten(2)
         return torch.cat([X.expand(len(bins), -1, -1), bins], dim=-1)

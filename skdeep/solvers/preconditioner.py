@@ -61,14 +61,15 @@ class Preconditioner:
     def compute(self, models: np.ndarray, point: Tensor, average: bool = False) -> None:
         """Compute the inverses of some of the models anew, at their points (k, P); `average`: see `curvature`."""
         for part, objective, blocks in curvature(self.objective, models, point, average=average):
-            of_penalty, diagonal = ridge(objective), blocks.diagonal(dim1=2, dim2=3)
-            limits = torch.finfo(diagonal.dtype)
+            of_penalty, diagonal, limits = ridge(objective), blocks.diagonal(dim1=2, dim2=3), torch.finfo(blocks.dtype)
             if average:
                 self.size[models[part]] = torch.where(diagonal > 0, diagonal, 1.0)
+                blocks = blocks.expand(-1, of_penalty.shape[1], -1, -1).contiguous()  # scores may be held differently
+                diagonal = blocks.diagonal(dim1=2, dim2=3)
             size = self.size[models[part]]
             # columns that others determine, and scores that have no curvature left: a share of the largest of columns
-            # that are brought to one size, or of the penalty of the one that it holds least
-            held = torch.where(of_penalty > 0, of_penalty / size, torch.inf).amin((1, 2), keepdim=True)
+            # that are brought to one size, or of the penalty of the one that it holds least, if losses have as much
+            held = torch.where(of_penalty > 0, (of_penalty / size).clamp(max=1.0), torch.inf).amin((1, 2), keepdim=True)
             most = torch.maximum((diagonal / size).amax((1, 2), keepdim=True), torch.where(held < torch.inf, held, 0.0))
             diagonal += of_penalty + limits.eps**0.4 * size * most.clamp(min=limits.tiny)
             largest = diagonal.amax((1, 2))
@@ -81,7 +82,7 @@ class Preconditioner:
             which = models[part][sound]
             self.inverse[which] = torch.cholesky_inverse(factor[sound])
             # nothing moves where there is no curvature, for there is no gradient
-            self.of_shift[which] = torch.where(of_penalty > 0, 1 / of_penalty, 0.0)[sound]
+            self.of_shift[which] = torch.where(of_penalty > 0, 1 / of_penalty, 0.0)[sound, :1]
 
     def __call__(self, models: np.ndarray, vectors: Tensor) -> Tensor:
         """Multiply vectors (k, m, P) of some of the models by their inverses."""
