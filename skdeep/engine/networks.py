@@ -444,7 +444,6 @@ class Linear(Network):
         part = self.with_params([select(p.detach(), models) for p in self.params])
         part.columns = [c if c is None or len(c) == 1 else c[models] for c in self.columns]
         for name in ("center", "scale", "_coef_scale"):  # where they are known, the host need not send them
-            known = vars(self).get(name)
-            if known is not None and len(known) > 1:
+            if (known := vars(self).get(name)) is not None and len(known) > 1:
                 vars(part)[name] = known[index_of(models, known)]
         return part
