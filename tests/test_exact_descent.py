@@ -22,6 +22,7 @@ from skdeep import (
     SoftmaxClassifier,
 )
 from skdeep.engine.losses import LOSSES, smoothed
+from skdeep.exact import path
 from skdeep.exact.descent import Stack, descend
 from skdeep.exact.lbfgs import LBFGS
 from skdeep.exact.losses import LogisticLoss, SoftmaxLoss, SquaredHinges, SquaredLoss, SquaredWestonWatkins
@@ -453,3 +454,12 @@ def test_a_limit_of_iterations_is_one_for_models_of_a_stack_too():
         for one, other in zip(alone, together, strict=True):
             one.fit(X, y)
             np.testing.assert_allclose(other.decision_function(X), one.decision_function(X), rtol=1e-8, atol=1e-10)
+
+
+def test_splits_whose_columns_are_others_follow_the_path(monkeypatch):
+    """Pixels that a split's rows have a single value of: all penalties of the split began at zero, each apart."""
+    X, y = load_digits(return_X_y=True)
+    solve, sizes = path.descend, []
+    monkeypatch.setattr(path, "descend", lambda stack, *more: sizes.append(len(stack.rho)) or solve(stack, *more))
+    GridSearchCV(SoftmaxClassifier(), {"alpha": [1e-3, 1e-1, 1e-2]}, cv=5, refit=False).fit(X[:500], y[:500])
+    assert sizes == [5, 5, 5]

@@ -313,7 +313,7 @@ def _descend(recipe: Recipe, arrays: Arrays, loss: RowLoss, max_iter: int) -> So
         kind = np.arange(len(params)) % (n_alike := len(params) // n_models)
         if not newton and len(weight) > 1:
             squares = rows.diagonal(weight)
-            kind += n_alike * np.where(near(squares, squares[kind]), 0, np.arange(len(params)))
+            kind += n_alike * np.where(near(squares, squares[kind]), 0, normal.distinct(weight)[1])
         solution = follow(rows, loss, weight, rho, kind, directions, tol, max_iter)
     else:
         parts = []
