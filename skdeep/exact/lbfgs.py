@@ -132,7 +132,7 @@ class LBFGS:
             return
         total = weight.sum(1)
         n = weight.shape[1]
-        is_near = near(squares, stack.rows.diagonal(np.full((1, n), 1 / n)) * total[:, None])
+        is_near = near(squares, stack.rows.average_squares * total[:, None])
         if average:
             mean = second.sum((1, 2)) / stack.loss.n_scores / total
             if (is_near & (weight.max(1) * n <= _ALIKE * total)).all():

@@ -161,6 +161,11 @@ class Rows:
         """`gram` of the average row, (D, D)."""
         return self.gram(np.full((1, self.shape[0]), 1 / self.shape[0]))[0]
 
+    @cached_property
+    def average_squares(self) -> np.ndarray:
+        """`diagonal` of the average row, (D,)."""
+        return self.diagonal(np.full((1, self.shape[0]), 1 / self.shape[0]))[0]
+
     def keeps_products(self, n_factors: int) -> bool:
         """Tell whether to keep the products of all columns."""
         return products_pay(self.shape, n_factors)

@@ -41,9 +41,9 @@ def ridge(rows: Rows, loss: SquaredLoss, weight: np.ndarray, rho: np.ndarray, to
     Without any penalty, the smallest of all solutions is found. None where some columns have a penalty and others than
     the last, or one of zeros, have none; and where gradients are not within `tol` (K,).
     """
-    (n, D), K, C = rows.shape, len(rho), len(loss.target)
+    D, K, C = rows.shape[1], len(rho), len(loss.target)
     rho = np.broadcast_to(rho if rho.ndim == 3 else rho[:, None], (K, C, D))
-    size = rows.diagonal(np.full((1, n), 1 / n))[0]
+    size = rows.average_squares
     free = has_free_column(rows, rho)  # an intercept
     inside = np.arange(D) < D - free
     weak = ~np.any(rho[..., inside], axis=2, keepdims=True)
