@@ -8,6 +8,8 @@ a cast rounds off or a square overflows is gone by then. A fit in whose columns 
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -116,3 +118,11 @@ def named(columns: np.ndarray) -> str:
     index = np.flatnonzero(columns)
     some = ", ".join(map(str, index[:5])) + (", ..." if len(index) > 5 else "")
     return f"column{'s' if len(index) != 1 else ''} {some} (counted from 0)"
+
+
+class Change(NamedTuple):
+    """Numbers of a change of variables for each column, (K or 1, d); None leaves columns as they are."""
+
+    center: np.ndarray | None
+    scale: np.ndarray | None
+    unit: np.ndarray | None

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from skdeep.compat.scipy import csc_matvecs
 from skdeep.engine.dropout import Noise
-from skdeep.engine.frame import Frame, kept
+from skdeep.engine.frame import Change, Frame, kept
 from skdeep.engine.penalties import ElasticNet
 from skdeep.engine.per_model import csr_tensor, index_of, select, to_device, to_numpy64
 from skdeep.engine.rows import DenseRows, SparseRows
@@ -295,24 +295,24 @@ class Linear(Network):
         dtype = np.float64 if coef.dtype is torch.float64 else np.float32
         given = None if intercept is None else center, scale, unit
         #: Center, scale and unit, in the precision of steps.
-        self.columns = [c if c is None else as_shared(c.astype(dtype, copy=False)) for c in given]
+        self.columns = Change(*(c if c is None else as_shared(c.astype(dtype, copy=False)) for c in given))
         #: Whether batches come in scaled columns.
         self._is_prepared = False
         #: The batch of the last `training_scores` in scaled columns, if it has been: `gradient` takes it from there.
         self._scaled: Tensor | None = None
         self._scratch = Scratch()
 
-    def _tensor(self, which: int) -> Tensor | None:
-        columns, coef = self.columns[which], self.params[0]
+    def _tensor(self, columns: np.ndarray | None) -> Tensor | None:
+        coef = self.params[0]
         return None if columns is None else to_device(torch.from_numpy(columns[:, None]), coef.device, coef.dtype)
 
     _no_intercept = cached_property(lambda self: self.params[0].new_zeros(self.params[0].shape[:2]))
-    center = cached_property(lambda self: self._tensor(0))
-    scale = cached_property(lambda self: self._tensor(1))
+    center = cached_property(lambda self: self._tensor(self.columns.center))
+    scale = cached_property(lambda self: self._tensor(self.columns.scale))
 
     @cached_property
     def _coef_scale(self) -> Tensor | None:
-        unit = self._tensor(2)
+        unit = self._tensor(self.columns.unit)
         return self.scale if self.scale is None or unit is None else self.scale * unit
 
     def center_and_scale(self) -> tuple[np.ndarray, np.ndarray]:
@@ -442,7 +442,7 @@ class Linear(Network):
 
     def select(self, models: np.ndarray) -> Network:
         part = self.with_params([select(p.detach(), models) for p in self.params])
-        part.columns = [c if c is None or len(c) == 1 else c[models] for c in self.columns]
+        part.columns = Change(*(c if c is None or len(c) == 1 else c[models] for c in self.columns))
         for name in ("center", "scale", "_coef_scale"):  # where they are known, the host need not send them
             if (known := vars(self).get(name)) is not None and len(known) > 1:
                 vars(part)[name] = known[index_of(models, known)]

@@ -188,7 +188,7 @@ def _found(stack: Stack) -> tuple[Solution, list[torch.Tensor]] | None:
     (index, weight), variables = weights_of(problem, members), Variables.of(network)
     rows = rows_of(problem, network, index, variables, recipe.loss.target == "values")
     target = problem.target if index is None else problem.target[index]
-    rho, kappa = variables.strengths(stack.penalty, network.columns[2])
+    rho, kappa = variables.strengths(stack.penalty, network.columns.unit)
     tol = np.array([member.progress.tol for member in members])
     max_iter = int(max(min(stack.epochs, member.progress.max_iter) for member in members))
     start = np.zeros((len(members), recipe.n_outputs, rows.shape[1]))
@@ -206,7 +206,7 @@ def _found(stack: Stack) -> tuple[Solution, list[torch.Tensor]] | None:
         assert solution is not None
         return solution
 
-    by_gradient, alike = recipe.solver == "lbfgs", network.columns[1] is not None
+    by_gradient, alike = recipe.solver == "lbfgs", network.columns.scale is not None
     arrays = Arrays(rows, target, weight, rho, kappa, start, tol, alike)
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         solution = None if recipe.closed_form else solve_by_rows(some, arrays, recipe.loss, max_iter, by_gradient)

@@ -150,7 +150,7 @@ def _ridge(stack: Stack) -> np.ndarray:
     target = to_device(as_tensor(problem.target), problem.device)
     rows = problem.rows().exactly(torch.float64, network.frame)  # no digit is to be lost to the network's dtype
     auto = np.isnan(values(members, "alpha"))  # a penalty on columns that are standardised
-    unit = None if network.columns[2] is None else network.columns[2].astype(np.float64, copy=False)
+    unit = None if network.columns.unit is None else network.columns.unit.astype(np.float64, copy=False)
     # in the frame's columns, all of which have one factor
     factor = 1.0 if network.frame is None else network.frame.factor[0]
     alphas = np.where(auto, alphas, alphas * factor * factor)

@@ -147,7 +147,7 @@ class Trainer:
         if any(own is None for own in columns):
             return True  # the user's, as they are, for all
         everywhere = Columns.of_models(self.problem.rows(), [self.problem.subset], [None])
-        _, constant = sizes_of([*everywhere, *columns], network.columns[0] is not None)
+        _, constant = sizes_of([*everywhere, *columns], network.columns.center is not None)
         return bool((constant[1:] == constant[0]).all())
 
     def weights_of(self, counts: np.ndarray) -> np.ndarray:
@@ -246,7 +246,7 @@ class Near:
         if not self.smooth:  # for which a step is not defined
             params, arrived = refit_lasso(self.rows, self.loss, shares, rho, kappa, self.start)
             if self.loss.shift_invariant and self.variables.intercept:  # of all shifts, a fit's; see `Trainer._trained`
-                mean = self.rows.back(shares) if self.first.columns[0] is not None else np.eye(params.shape[2])[-1:]
+                mean = self.rows.back(shares) if self.first.columns.center is not None else np.eye(params.shape[2])[-1:]
                 params[:, :, -1] -= np.einsum("kcd,kd->kc", params, mean).mean(1, keepdims=True)
             return params, arrived
         if self.around is not None:
@@ -304,7 +304,7 @@ class Near:
     def _from_medians(self) -> tuple[np.ndarray, np.ndarray]:
         """Medians (d,) of columns, or zero where these are not centred; and the differences from them (n, d)."""
         columns = self.rows.take(np.arange(self.rows.shape[0]))[:, : len(self.variables.scale)]
-        median = np.median(columns, 0) if self.first.columns[0] is not None else np.zeros(columns.shape[1])
+        median = np.median(columns, 0) if self.first.columns.center is not None else np.zeros(columns.shape[1])
         return median, columns - median
 
     def _units(self, weights: np.ndarray, shares: np.ndarray) -> np.ndarray | float:
@@ -320,11 +320,11 @@ class Near:
             sizes = units_of_sparse(columns, len(self.first.params) > 1, power, has_levels)
             sizes[:, indicators] = 1.0
             return sizes
-        if self.first.columns[2] is None:
+        if self.first.columns.unit is None:
             return 1.0
         median, moved = self._from_medians
         scale, center = self.variables.scale, self.variables.center
-        square, mean = shares @ np.square(moved), shares @ moved if self.first.columns[0] is not None else 0.0
+        square, mean = shares @ np.square(moved), shares @ moved if self.first.columns.center is not None else 0.0
         variance = square - np.square(mean)
         # rows that all have the median are told apart from others without rounding
         constant = np.maximum(np.abs(center + median / scale), 1.0)
@@ -342,6 +342,6 @@ class Near:
             rows = DenseRows(rows.X[:, torch.from_numpy(columns)], rows.device, rows.dtype)
             columns = np.ones(rows.n_features, dtype=bool)
         sizes, _ = sizes_of(
-            Columns.of_models(rows, [None] * len(weights), list(weights)), self.first.columns[0] is not None
+            Columns.of_models(rows, [None] * len(weights), list(weights)), self.first.columns.center is not None
         )
         return sizes[:, columns]

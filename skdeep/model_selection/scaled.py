@@ -73,7 +73,7 @@ class Scaling:
 
         Raise `CannotStack` where what the penalty says of columns is lost.
         """
-        if network.frame is not None or network.columns[0] is None or network.columns[1] is None:
+        if network.frame is not None or network.columns.center is None or network.columns.scale is None:
             raise CannotStack("Columns are not centred and scaled, or lose digits.")
         fixed = ~np.isnan(values(members, "alpha"))
         if not fixed.any() or self.scaler is None:
@@ -88,7 +88,7 @@ class Scaling:
         unit = np.where(fixed[:, None], 1 / factors, sizes)
         scale = 1 / np.hypot(sizes, unit * root[:, None])
         coef, intercept = network.params
-        return Linear(coef, intercept, network.columns[0], scale, unit)
+        return Linear(coef, intercept, network.columns.center, scale, unit)
 
     def factors(self, X: np.ndarray) -> np.ndarray:
         """Fit the scaler to some rows; return the factors of the columns."""
