@@ -163,6 +163,7 @@ def test_probabilities_are_those_of_calibrated_classifier(estimator, method, nam
         calibrate(self, scores, codes, weight, own, kept)
 
     monkeypatch.setattr(calibrated, "calibrate", noting)
+    monkeypatch.setattr(calibrated, "_ENOUGH_HELD_OUT", len(X))
     model = clone(estimator).set_params(calibration=method).fit(X, y)
     # of distinct rows: iris has one twice
     scores, codes, weight, (own, own_weight) = (seen[name] for name in ("scores", "codes", "weight", "own"))
@@ -211,18 +212,43 @@ def test_probabilities_are_those_of_calibrated_classifier(estimator, method, nam
 
 
 @pytest.mark.parametrize(
-    ("n", "n_classes", "n_folds"), [(299, 2, 5), (300, 2, 4), (1500, 2, 3), (1600, 41, 5), (1640, 41, 3)]
+    ("n", "n_classes", "n_folds", "n_models"),
+    [
+        (299, 2, 5, 5),
+        (300, 2, 4, 4),
+        (600, 2, 4, 3),
+        (1000, 2, 4, 2),
+        (1500, 2, 3, 2),
+        (1600, 41, 5, 2),
+        (1640, 41, 3, 2),
+    ],
 )
-def test_many_rows_need_fewer_folds(n, n_classes, n_folds, monkeypatch):
-    """Of distinct rows: weights count as repetitions do."""
+@each_method
+def test_many_rows_need_fewer_folds(n, n_classes, n_folds, n_models, method, monkeypatch):
+    """Of distinct rows: weights count as repetitions do. One temperature needs few rows; slopes of classes, all."""
     dealt, y = [], np.arange(n) % n_classes
     X = np.column_stack([np.arange(n) / n, y[:, None] == np.arange(n_classes)])
     deal = Problem.dealt
     monkeypatch.setattr(Problem, "dealt", lambda *args: dealt.append(deal(*args)) or dealt[-1])
-    model = LeastSquaresClassifier(calibration="temperature")
+    model = LeastSquaresClassifier(calibration=method)
     for times in (1, 2):
         model.fit(np.tile(X, (times, 1)), np.tile(y, times))
-    assert [len(each[True].numbers) for each in dealt] == [n_folds, n_folds]
+    n_models = n_models if method == "temperature" else n_folds
+    assert [(each[True].fold.max() + 1, len(each[True].numbers)) for each in dealt] == [(n_folds, n_models)] * 2
+
+
+def test_rows_of_little_weight_hold_out_little(monkeypatch):
+    """A temperature of rows whose weights are far apart is known as well as one of a few, so that no fold is spared."""
+    n_scored, fit = [], calibrated.calibrate
+    monkeypatch.setattr(calibrated, "calibrate", lambda *args: n_scored.append(len(args[1])) or fit(*args))
+    generator = np.random.default_rng(0)
+    X, y, weight = generator.normal(size=(1000, 2)), np.arange(1000) % 2, np.ones(1000)
+    X[:, 0] += y
+    model = SoftmaxClassifier(calibration="temperature", solver="lbfgs")
+    model.fit(X, y, sample_weight=weight)
+    weight[:100] = 1000
+    model.fit(X, y, sample_weight=weight)
+    assert n_scored == [500, 1000]
 
 
 @pytest.mark.filterwarnings("ignore:The scores of rows that a model was not trained on")

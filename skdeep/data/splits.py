@@ -315,6 +315,23 @@ class Folds:
         part[self.fold == DIVIDED] = self.share[:, number]
         return part
 
+    def enough(self, n_rows: float) -> int:
+        """Count the folds, two or more, that together hold out as much as so many rows of equal weight, or all.
+
+        Rows of unequal weight count as ``sum(w)² / sum(w²)`` (Kish 1965), of the model for which these are fewest.
+        """
+        if len(self.rows) <= n_rows:
+            return len(self.numbers)
+        total, squares = 0.0, 0.0
+        for n_folds, number in enumerate(self.numbers, 1):
+            rows, factor = self.held_out(number), self.held_out_factor(number)
+            weight = np.ones((1, len(rows))) if self.weight is None else np.atleast_2d(self.weight)[:, rows]
+            weight = weight if factor is None else weight * factor
+            total, squares = total + weight.sum(1), squares + np.square(weight).sum(1)
+            if n_folds > 1 and (total**2 >= n_rows * squares).all():
+                break
+        return n_folds
+
     def training(self, number: int) -> np.ndarray:
         """List the rows that a model is trained on."""
         return self.rows[self._part(number) < 1]

@@ -283,9 +283,9 @@ calibration : {{"temperature", "sigmoid"}} or None, default={default}
     label of a multilabel target (with a T of its own) :math:`\\sigma(s / T)`; "sigmoid" is Platt's sigmoid for each
     class, normalised, whose slopes and offsets become part of the learned weights and intercepts. Fitted on the scores
     of 5 fold models (4 from 300 distinct rows on, 3 from 1500, where a class has 40 on average), each on rows it has
-    not seen, and half an observation more that may be of any class: no answer is ever certain. Scores that do not rise
-    with the right answers give nearly equal probabilities, and a warning. The class with the highest score is always
-    the most probable one. With None {without}.
+    not seen, and half an observation more that may be of any class: no answer is ever certain. Two or more folds that
+    leave out 400 rows are enough for one temperature. Scores that do not rise with the right answers give nearly equal
+    probabilities, and a warning. The class with the highest score is always the most probable one. With None {without}.
 """
 
 CALIBRATION_PARAMETERS = _CALIBRATION.format(default=None, without="probabilities are as they were trained")

@@ -23,6 +23,8 @@ from skdeep.fitting.solving import solve
 #: Folds whose out-of-fold scores a calibration is fitted on: most, and one less from each of such numbers of rows on,
 #: if they are so many per class.
 _MOST_FOLDS, _ENOUGH, _ENOUGH_PER_CLASS = 5, (300, 1500), 40
+#: Rows held out by two folds or more that are enough for one temperature: further folds hold out nothing.
+_ENOUGH_HELD_OUT = 400
 #: Scores of all rows up to which folds train in the stack of the model on all rows.
 _FEW_TERMS = 2**14
 
@@ -71,6 +73,10 @@ def _deal(recipe: Recipe, problem: Problem, members: list[Member], seed: int) ->
             f"calibration={members[0].estimator.calibration!r} needs at least 2 distinct rows of a class, to hold some "
             "out; pass calibration=None."
         )
+    if members[0].estimator.calibration == "temperature" and problem.codes.ndim == 1:
+        n_models = folds.enough(_ENOUGH_HELD_OUT)
+        for each in dealt.values():
+            each.numbers = folds.numbers[:n_models]
     return FoldModels(folds, trained_on(dealt[merges], len(members)))
 
 
