@@ -18,6 +18,7 @@ from sklearn.utils.validation import check_is_fitted
 from skdeep import HingeClassifier, LeastSquaresClassifier, MLPEnsembleClassifier, SigmoidClassifier, SoftmaxClassifier
 from skdeep.data.answers import Answers, AssembledAnswers, own_methods
 from skdeep.fitting.links import link_of
+from skdeep.model_selection import GridSearchCV
 
 WINE = scale(load_wine().data), load_wine(return_X_y=True)[1]
 CANCER = scale(load_breast_cancer().data)[::4], np.array(["no", "yes"])[load_breast_cancer().target[::4]]
@@ -98,6 +99,21 @@ class Careful(MLPEnsembleClassifier):
 def test_methods_of_a_users():
     assert own_methods(HingeClassifier()) == [] == own_methods(ENSEMBLE)
     assert own_methods(Careful()) == ["predict_proba"]
+
+
+class WithoutScore(HingeClassifier):
+    @property
+    def score(self):
+        raise AttributeError("left to a scorer")
+
+
+def test_a_method_may_be_hidden_by_a_property():
+    assert own_methods(WithoutScore()) == ["score"]
+    grid = {"alpha": [0.01, 0.1]}
+    with pytest.raises(TypeError, match="should have a 'score' method"):
+        GridSearchCV(WithoutScore(), grid).fit(*WINE)
+    ours, hidden = (GridSearchCV(cls(), grid, scoring="accuracy").fit(*WINE) for cls in (HingeClassifier, WithoutScore))
+    np.testing.assert_array_equal(ours.cv_results_["mean_test_score"], hidden.cv_results_["mean_test_score"])
 
 
 class Doubtful(MLPEnsembleClassifier):

@@ -519,10 +519,12 @@ def test_nothing_of_a_class_without_weight_is_held_out(name):
 @pytest.mark.parametrize("name", ["softmax", "sigmoid", "hinge", "least squares"])
 def test_no_weight_but_for_one_class(name, no_training):
     for arguments in ({"class_weight": {0: 1, 1: 0}}, {"class_weight": {0: 0, 1: 2}}):
-        with pytest.raises(ValueError, match="only one class"):
+        with pytest.raises(ValueError, match="without its rows of weight zero contains only one class"):
             MAKE[name](**arguments).fit(X, BINARY)
-    with pytest.raises(ValueError, match="only one class"):
+    with pytest.raises(ValueError, match="without its rows of weight zero contains only one class"):
         MAKE[name]().fit(X, BINARY, sample_weight=BINARY)
+    with pytest.raises(ValueError, match="the data contains only one class"):
+        MAKE[name]().fit(X, np.ones_like(BINARY), sample_weight=BINARY + 1.0)
 
 
 @each_estimator

@@ -123,7 +123,9 @@ def own_methods(classifier: Any) -> list[str]:
     """Name the methods of a classifier that are a user's: what they answer may follow from more than the scores."""
     package = __name__.partition(".")[0]
     found = {name: getattr(type(classifier), name, None) for name in _METHODS}
-    return [name for name, method in found.items() if method and method.__module__.partition(".")[0] != package]
+    # a property or a callable object, which say nothing of a module, are a user's
+    written_in = {name: getattr(method, "__module__", None) or "" for name, method in found.items() if method}
+    return [name for name, module in written_in.items() if module.partition(".")[0] != package]
 
 
 class StandIn:

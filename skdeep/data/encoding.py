@@ -88,7 +88,7 @@ def encode(
     problem = Problem(X, target, codes, weight, class_weight, shard=shard, indicators=indicators)
     for own in _of_models(problem, "validation" if suffix else "training"):
         if soft is None and not incremental and leader._needs_two_classes and codes.ndim == 1:
-            _check_classes(leader, codes if own is None else codes[own > 0])
+            _check_classes(leader, codes, own)
     return problem
 
 
@@ -110,13 +110,15 @@ def coded_classes(
     return y, codes, soft
 
 
-def _check_classes(estimator: Classifier, codes: np.ndarray) -> None:
+def _check_classes(estimator: Classifier, codes: np.ndarray, weight: np.ndarray | None) -> None:
     """Raise if there is but one class; a label that is always there, or never, is a question with one answer."""
-    present = np.flatnonzero(np.bincount(codes))
-    if len(present) < 2:
+    counted = np.ones(len(codes), dtype=bool) if weight is None else weight > 0
+    present = np.flatnonzero(np.bincount(codes[counted]))
+    if len(present) < 2:  # as in a resample of few rows, which BaggingClassifier draws as weights
+        left_out = "" if counted.all() else " without its rows of weight zero"
         raise ValueError(
-            f"{type(estimator).__name__} needs samples of at least 2 classes in the data, but the data contains only "
-            f"one class: {estimator.classes_[present[0]]!r}"
+            f"{type(estimator).__name__} needs samples of at least 2 classes in the data, but the data{left_out} "
+            f"contains only one class: {estimator.classes_[present[0]]!r}"
         )
 
 
