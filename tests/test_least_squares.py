@@ -10,7 +10,7 @@ from sklearn.datasets import load_digits
 from sklearn.linear_model import ElasticNet, RidgeClassifier
 from skorch.callbacks import EpochTimer
 
-from skdeep import LeastSquaresClassifier
+from skdeep import LeastSquaresClassifier, LinearRegressor
 from skdeep.engine.rows import DenseRows
 from skdeep.exact.rows import Rows
 from skdeep.fitting import solving
@@ -123,6 +123,16 @@ def test_sparse_is_dense(n_columns, fit_intercept):
         rows = clone(model).fit(sparse.csr_array(X), IRIS_Y)
         assert_solution(rows, model.coef_, model.intercept_)
         assert rows.loss_ == pytest.approx(model.loss_, abs=1e-12)
+
+
+@pytest.mark.parametrize("n_columns", [150, 300])
+@pytest.mark.parametrize("fit_intercept", [True, False])
+def test_sparse_columns_of_different_sizes_meet_all_rows(n_columns, fit_intercept):
+    """Products of rows are those of columns in their units, in which solutions are small."""
+    X = RNG.normal(size=(150, n_columns)) * np.geomspace(1, 100, n_columns)
+    regressor = LinearRegressor(penalty=None, fit_intercept=fit_intercept).fit(sparse.csr_array(X), IRIS_Y)
+    np.testing.assert_allclose(regressor.predict(X), IRIS_Y, atol=1e-7)
+    assert regressor.loss_ == pytest.approx(0, abs=1e-12)
 
 
 # ---- rows in parts, models in stacks ---------------------------------------------------------------------------------
