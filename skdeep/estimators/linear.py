@@ -201,7 +201,8 @@ class LinearModel(SparseCoefMixin, BaseTorchEstimator):
         exact = recipe.closed_form
         if self.standardize or exact:
             columns = column_statistics(problem, members)
-            power = np.where(np.isnan(values(members, "alpha")), self._length_power, np.nan)
+            in_units = np.isnan(values(members, "alpha")) & self.standardize
+            power = np.where(in_units, self._length_power, np.nan)
             variables = change_of_variables(
                 problem,
                 columns,
