@@ -456,6 +456,8 @@ def test_what_takes_long_is_left_to_steps(monkeypatch):
     words = sparse.random(1000, 3000, 0.004, format="csr", random_state=0)
     assert HingeClassifier(**fast).fit(words, np.arange(1000) % 40).solver_ == "sgd"
     assert HingeClassifier(**fast).fit(words, np.arange(1000) % 4).solver_ == "exact"
+    words = sparse.random(20_000, 900, 0.005, format="csr", random_state=0)  # whose products are few
+    assert SoftmaxClassifier(max_iter=2, tol=1.0).fit(words, np.arange(20_000) % 2).solver_ == "lbfgs"
     monkeypatch.setattr(rivals, "_directions", lambda *of: pytest.fail("pairs of pairs"))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)

@@ -165,7 +165,7 @@ def test_diagonals_are_of_the_products(rows):
 @pytest.mark.parametrize("density", [0.02, 0.3])
 def test_products_of_sparse_columns(density, intercept):
     """All of them, and some, with the intercept or without."""
-    X = sparse.random(50, 30, density, format="csr", random_state=0)
+    X = sparse.csr_array(sparse.random(50, 30, density, random_state=0))
     rows, dense = SparseRows(X, intercept), X.toarray()
     Z = np.hstack([dense, np.ones((50, 1))]) if intercept else dense
     factor = RNG.normal(size=(2, 50))

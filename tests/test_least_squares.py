@@ -7,10 +7,10 @@ from scipy import sparse
 from sklearn.base import clone
 from sklearn.callback import ScoringMonitor
 from sklearn.datasets import load_digits
-from sklearn.linear_model import ElasticNet, RidgeClassifier
+from sklearn.linear_model import ElasticNet, LinearRegression, Ridge, RidgeClassifier
 from skorch.callbacks import EpochTimer
 
-from skdeep import LeastSquaresClassifier
+from skdeep import LeastSquaresClassifier, LinearRegressor
 from skdeep.engine.rows import DenseRows
 from skdeep.exact.rows import Rows
 from skdeep.fitting import solving
@@ -123,6 +123,26 @@ def test_sparse_is_dense(n_columns, fit_intercept):
         rows = clone(model).fit(sparse.csr_array(X), IRIS_Y)
         assert_solution(rows, model.coef_, model.intercept_)
         assert rows.loss_ == pytest.approx(model.loss_, abs=1e-12)
+
+
+@pytest.mark.parametrize("n_columns", [150, 300])
+@pytest.mark.parametrize("fit_intercept", [True, False])
+def test_sparse_columns_of_different_sizes_meet_all_rows(n_columns, fit_intercept):
+    """Products of rows are those of columns in their units, in which solutions are small."""
+    X = RNG.normal(size=(150, n_columns)) * np.geomspace(1, 100, n_columns)
+    regressor = LinearRegressor(penalty=None, fit_intercept=fit_intercept).fit(sparse.csr_array(X), IRIS_Y)
+    np.testing.assert_allclose(regressor.predict(X), IRIS_Y, atol=1e-7)
+    assert regressor.loss_ == pytest.approx(0, abs=1e-12)
+
+
+@pytest.mark.parametrize("layout", [np.asarray, sparse.csr_array])
+@pytest.mark.parametrize("model", [{"penalty": None}, {"solver": "exact"}, {"solver": "lbfgs"}])
+def test_columns_count_as_they_are_where_asked_for(model, layout):
+    """Without a penalty, the smallest weights are those of LinearRegression."""
+    X = RNG.normal(size=(20, 30)) * np.geomspace(1, 30, 30)
+    theirs = (LinearRegression() if "penalty" in model else Ridge(1.0, solver="svd")).fit(X, X.sum(1) + 3)
+    ours = LinearRegressor(standardize=False, **model).fit(layout(X), X.sum(1) + 3)
+    np.testing.assert_allclose(ours.coef_[0], theirs.coef_, rtol=0, atol=1e-7)
 
 
 # ---- rows in parts, models in stacks ---------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ from skdeep.engine.per_model import groups, to_device
 from skdeep.engine.rows import as_tensor
 from skdeep.engine.values import SquaredValues
 from skdeep.estimators.base import BaseTorchClassifier, BaseTorchEstimator
-from skdeep.exact.rows import products_pay
+from skdeep.exact.rows import FILLED, products_pay
 from skdeep.fitting.choices import batch_rows, choose, epochs_of, filled_rows
 from skdeep.fitting.coordinates import by_rows
 from skdeep.fitting.exactly import fits_memory, is_certified, takes_targets
@@ -165,12 +165,13 @@ class LinearModel(SparseCoefMixin, BaseTorchEstimator):
     def _is_exact_cheap(self, problem: Problem, loss: Loss, newton_params: int | None) -> bool:
         """Tell whether the optimum of a smooth objective costs no more than mini-batch training."""
         n, d, c = problem.n_rows, self._n_coordinates(problem, loss), self.n_outputs_
+        products = products_of_columns(problem, d)
         # scores that no second derivative couples are systems of their own
         n_pairs, system = (c * (c + 1) // 2, c * (d + 1)) if loss.target == "codes" else (c, d + 1)
         if (newton_params is None or not loss.twice_smooth) and system <= Newton.max_params:
-            exact: float = _NEWTON_STEPS * n * 2 * n_pairs * d**2
+            exact = _NEWTON_STEPS * 2 * n_pairs * products
         elif self._has_preconditioner(loss):
-            exact = _LBFGS_STEPS * n * 4 * c * d * problem.density + n * c * d**2
+            exact = _LBFGS_STEPS * n * 4 * c * d * problem.density + c * products
         else:
             exact = _PLAIN_STEPS * n * 4 * c * d * problem.density
         exact += n * n * problem.source.shape[1] if d < problem.source.shape[1] else 0
@@ -201,7 +202,8 @@ class LinearModel(SparseCoefMixin, BaseTorchEstimator):
         exact = recipe.closed_form
         if self.standardize or exact:
             columns = column_statistics(problem, members)
-            power = np.where(np.isnan(values(members, "alpha")), self._length_power, np.nan)
+            in_units = np.isnan(values(members, "alpha")) & self.standardize
+            power = np.where(in_units, self._length_power, np.nan)
             variables = change_of_variables(
                 problem,
                 columns,
@@ -271,6 +273,11 @@ class LinearClassifier(LinearModel, BaseTorchClassifier):
 
     _needs_two_classes = True
     _length_power = 0.0
+
+
+def products_of_columns(problem: Problem, n_columns: int) -> float:
+    """Count what products of all pairs of so many columns cost, in multiplications of dense ones."""
+    return problem.n_rows * n_columns**2 * min(1.0, problem.density / FILLED)
 
 
 def _check_exact(problem: Problem, loss: Loss, is_closed: bool, early_stopping: bool) -> None:

@@ -13,19 +13,19 @@ from skdeep.engine.losses import Loss
 from skdeep.engine.penalties import PENALTIES, ElasticNet
 from skdeep.engine.values import HuberValues, InsensitiveValues, SquaredValues
 from skdeep.estimators.docs import document_regressor
-from skdeep.estimators.linear import STEPS, LinearModel
+from skdeep.estimators.linear import STEPS, LinearModel, products_of_columns
 from skdeep.estimators.regression import BaseTorchRegressor
 from skdeep.fitting.choices import BATCH_ROWS
 from skdeep.fitting.exactly import fits_memory
 from skdeep.fitting.losses import RegressionLoss
 from skdeep.fitting.recipe import Member, values
 
-#: Floating-point operations of the closed form that are done sooner than an iteration of anything else begins; how many
-#: times those of mini-batches it may take, being exact; and how many times as long one of sparse rows takes.
-_FREE, _WORTH, _PER_STORED = 2e9, 10.0, 10.0
-#: Values of dense rows that may be copied, floating-point operations that the optimum of an objective may take,
-#: being exact (some two seconds), and steps that they are about.
-_DENSE_VALUES, _EXACT, _INTERIOR_STEPS, _FEW_STEPS = 2**24, 1e10, 15, 5
+#: Floating-point operations of the closed form that are done sooner than an iteration of anything else begins; and how
+#: many times those of mini-batches it may take, being exact.
+_FREE, _WORTH = 2e9, 10.0
+#: Values of rows that may be copied, floating-point operations that the optimum of an objective may take, being exact
+#: (some two seconds), and steps that they are about.
+_COPIED_VALUES, _EXACT, _INTERIOR_STEPS, _FEW_STEPS = 2**24, 1e10, 15, 5
 #: Columns of systems that are solved at once.
 _MAX_COLUMNS = 1024
 
@@ -132,7 +132,7 @@ class LinearRegressor(BaseTorchRegressor, LinearModel):
             n, d = problem.n_rows, problem.source.shape[1]
             few, steps = min(n, d), STEPS * BATCH_ROWS * 4 * self.n_outputs_ * d * problem.density
             if self._solves_at_once(loss, n) and fits_memory(problem):
-                work = 2 * n * d * few * min(1.0, _PER_STORED * problem.density) + few**3
+                work = 2 * products_of_columns(problem, d) * few / d + few**3
                 if work <= max(_EXACT, _WORTH * steps):
                     return "lbfgs"
             elif 4 * n * d * few <= max(_FREE, _WORTH * steps):
@@ -144,16 +144,17 @@ class LinearRegressor(BaseTorchRegressor, LinearModel):
     def _is_certificate_cheap(self, problem: Problem, loss: Loss) -> bool:
         if super()._is_certificate_cheap(problem, loss):
             return True
-        # of dense rows, which are copied, some dozen products of all columns; of squared errors one
-        n, d = problem.n_rows, self._n_coordinates(problem, loss) + 1
-        steps = 1 if type(loss) is SquaredValues else _INTERIOR_STEPS
-        return problem.density == 1 and n * d <= _DENSE_VALUES and 2 * steps * n * d * d * self.n_outputs_ <= _EXACT
+        # some dozen products of all columns; few of smooth losses, of squared errors one
+        d = self._n_coordinates(problem, loss) + 1
+        steps = 1 if type(loss) is SquaredValues else _FEW_STEPS if loss.smooth else _INTERIOR_STEPS
+        work = 2 * steps * products_of_columns(problem, d) * self.n_outputs_
+        return problem.n_rows * d * problem.density <= _COPIED_VALUES and work <= _EXACT
 
     def _is_exact_cheap(self, problem: Problem, loss: Loss, newton_params: int | None) -> bool:
-        n, d = problem.n_rows, self._n_coordinates(problem, loss)
+        d = self._n_coordinates(problem, loss)
         # Newton's steps of squares in pieces are few, and a matrix of second derivatives is half a product
         in_pieces = isinstance(loss, HuberValues | InsensitiveValues) and d < _MAX_COLUMNS
-        steps_are_few = in_pieces and _FEW_STEPS * n * d * d * self.n_outputs_ <= _EXACT
+        steps_are_few = in_pieces and _FEW_STEPS * products_of_columns(problem, d) * self.n_outputs_ <= _EXACT
         return steps_are_few or super()._is_exact_cheap(problem, loss, newton_params)
 
     def _max_newton_params(self, problem: Problem, loss: Loss) -> int | None:

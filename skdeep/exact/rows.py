@@ -20,9 +20,9 @@ FEW_COLUMNS = 48
 _CHUNK_VALUES = 2**20
 #: Deviations of columns, as a part of their means, below which digits are lost, or all of them.
 _FAR, _CONSTANT = 1e-3, 1e-13
-#: Share of values that are stored up to which products of sparse columns are the cheaper ones; share from which dense
-#: rows of so many values at most are cheaper for all else, and values of rows up to which their calls alone are.
-_SPARSE, _FILLED, _DENSE_VALUES, _SMALL_VALUES = 0.05, 0.1, 2**24, 2**16
+#: Share of values that are stored from which dense rows are cheaper, for products of columns, and for all else of so
+#: many values at most; and values of rows up to which their calls alone are.
+FILLED, _DENSE_VALUES, _SMALL_VALUES = 0.1, 2**24, 2**16
 
 
 @lru_cache(maxsize=64)
@@ -203,7 +203,7 @@ class SparseRows(Rows):
     def cheapest(self) -> Rows:
         """Make dense rows where passing over these takes longer."""
         n, D = self.shape
-        filled = n * D <= _DENSE_VALUES and self.n_values >= _FILLED * n * D
+        filled = n * D <= _DENSE_VALUES and self.n_values >= FILLED * n * D
         return Rows(self.take(np.arange(n))) if filled or n * D <= _SMALL_VALUES else self
 
     def centred(self) -> tuple[Rows, np.ndarray, np.ndarray] | None:
@@ -291,7 +291,7 @@ class SparseRows(Rows):
 
     def gram(self, factor: np.ndarray) -> np.ndarray:
         D, found = self.shape[1], np.zeros((len(factor), self.shape[1], self.shape[1]))
-        if self.n_values <= _SPARSE * self.shape[0] * D:
+        if self.n_values <= FILLED * self.shape[0] * D:
             d = self.X.shape[1]
             for own, f in zip(found, factor, strict=True):
                 weighted = self._transposed * f

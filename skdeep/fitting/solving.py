@@ -149,7 +149,8 @@ def _ridge(stack: Stack) -> np.ndarray:
     objective = np.empty(len(alphas))
     target = to_device(as_tensor(problem.target), problem.device)
     rows = problem.rows().exactly(torch.float64, network.frame)  # no digit is to be lost to the network's dtype
-    auto = np.isnan(values(members, "alpha"))  # a penalty on columns that are standardised
+    # a penalty on columns that are standardised
+    auto = np.isnan(values(members, "alpha")) & getattr(members[0].estimator, "standardize", True)
     unit = None if network.columns.unit is None else network.columns.unit.astype(np.float64, copy=False)
     # in the frame's columns, all of which have one factor
     factor = 1.0 if network.frame is None else network.frame.factor[0]

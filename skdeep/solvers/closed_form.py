@@ -44,8 +44,7 @@ class Ridge:
     Of shared rows, each process has its own factor, and all are folded into one. `subset` (m,) are the rows to learn
     from, None for all. Targets (n, C) are values, or indicators of 0 and 1, which stand for -1 and 1; weights are (n,),
     None for ones. `center` (d,) are the means of the columns where they are known: of constant columns, without any
-    rounding. `unit` (d,) is what the penalty counts each column in, of dense rows: zero for a column that is constant,
-    None for one.
+    rounding. `unit` (d,) is what the penalty counts each column in: zero for a column that is constant, None for one.
     """
 
     def __init__(
@@ -159,12 +158,14 @@ class Ridge:
         """Compute U, S, the weights of the rows that make up V, and the targets, from the products of the rows."""
         everything, root = slice(0, self.n_rows), self.root
         X, Y = self._values(everything), self._targets(everything)
+        squares = torch.ones_like(self.center) if self.scale is None else self.scale.square()
         products = root.new_empty(self.n_rows, self.n_rows)
         for part in self._parts(max(1, MAX_VALUES // self.rows.n_features)):
-            products[:, part] = X @ self._values(part).to_dense().T
+            products[:, part] = X @ (self._values(part).to_dense() * squares).T
         if self.center.any():
-            with_center = X @ self.center
-            products += self.center @ self.center - with_center.unsqueeze(0) - with_center.unsqueeze(1)
+            scaled = squares * self.center
+            with_center = X @ scaled
+            products += self.center @ scaled - with_center.unsqueeze(0) - with_center.unsqueeze(1)
         values, U = torch.linalg.eigh(products.mul_(root).mul_(root.unsqueeze(1)))
         S = values.clamp(min=0).sqrt()
         return U, S, U * root.unsqueeze(1) / S, (Y - self.level) * root.unsqueeze(1)
@@ -189,6 +190,7 @@ class Ridge:
         flat = self.right @ coordinates.transpose(0, 1).flatten(1)
         if self._by_rows:
             flat = transposed_product(self._values(slice(0, self.n_rows)), flat) - torch.outer(self.center, flat.sum(0))
+            flat = flat if self.scale is None else flat * self.scale[:, None]
         coef = flat.view(-1, len(alphas), self.shape[1]).permute(1, 2, 0)
         coef = coef if self.scale is None else coef * self.scale
         value = left_over.square().sum((1, 2)) + self.rest + (alpha.sqrt() * coordinates).square().sum((1, 2))
