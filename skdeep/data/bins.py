@@ -73,18 +73,23 @@ def _edges(X: np.ndarray, weight: np.ndarray, n_bins: int, shift: float) -> tupl
 def _move_to_borders(
     edges: np.ndarray, are_values: np.ndarray, X: np.ndarray, codes: np.ndarray, weight: np.ndarray
 ) -> None:
-    """Move the two inner edges of a column that are nearest to its greatest sharp border to either side of this."""
+    """Move two inner edges of a column to either side of each of its sharp borders, the sharpest first."""
     if are_values.all() or edges.shape[1] < 4:
         return
     values = [np.unique(column[~np.isnan(column)]) for column in X.T]
     ranks = np.column_stack([np.searchsorted(*pair) for pair in zip(values, X.T, strict=True)])  # missing values last
-    is_open = ~are_values
+    moved: list[tuple[int, int]] = []
+    free = np.tile(~are_values[:, None], edges.shape[1])
+    free[:, [0, -1]] = False
     for column, below in sharp_borders(ranks, codes, weight):
-        own, inner = values[column], edges[column, 1:-1]
-        if is_open[column] and below + 1 < len(own):
-            distance = np.abs(np.searchsorted(own, inner) - below - 0.5)
-            inner[np.argsort(distance, kind="stable")[:2]] = own[below : below + 2]
-            is_open[column] = False
+        own, inner = values[column], np.flatnonzero(free[column])
+        is_known = any(c == column and abs(below - b) < _BORDER_ROWS for c, b in moved)
+        if len(inner) < 2 or is_known or below + 1 >= len(own):
+            continue
+        distance = np.abs(np.searchsorted(own, edges[column, inner]) - below - 0.5)
+        nearest = inner[np.argsort(distance, kind="stable")[:2]]
+        edges[column, nearest], free[column, nearest] = own[below : below + 2], False
+        moved.append((column, below))
     edges.sort(axis=1)
 
 
