@@ -11,7 +11,6 @@ from helpers import reconfigured
 from scipy import sparse
 from sklearn.base import clone
 from sklearn.datasets import load_wine
-from sklearn.metrics import log_loss
 
 from skdeep import MLPClassifierTorch, MLPEnsembleClassifier, MLPEnsembleRegressor, MLPRegressorTorch
 from skdeep.data import bins
@@ -50,11 +49,11 @@ def encoded(values, edges):
     return np.stack(found, axis=1)
 
 
-def bins_of(values, weight=None, n_bins=4, shift=0.0, codes=None):
+def bins_of(values, weight=None, n_bins=4, shift=0.0):
     """Edges of columns, and whether they are all values."""
     weights = [None if weight is None else np.asarray(weight, dtype=float)]
     rows = DenseRows(torch.from_numpy(values), torch.device("cpu"), torch.float32)
-    return tuple(part[0] for part in bin_edges(rows, [None], weights, [shift], values.shape[1], n_bins, codes))
+    return tuple(part[0] for part in bin_edges(rows, [None], weights, [shift], values.shape[1], n_bins))
 
 
 def edges_of(*values, **options):
@@ -188,61 +187,6 @@ def test_edges_are_quantiles():
 def test_weights_are_repetitions_in_the_edges():
     repeated = np.repeat(X, WEIGHT.astype(int), axis=0)
     np.testing.assert_array_equal(edges_of(X, WEIGHT), edges_of(repeated))
-
-
-def borders(n_rows, seed=0):
-    """Three columns of which the first has a sharp border and the second a smooth one, and the classes by both."""
-    rng = np.random.default_rng(seed)
-    values = rng.normal(size=(n_rows, 3))
-    sharp, smooth = values[:, 0] > 1.5, rng.random(n_rows) < 1 / (1 + np.exp(-1.5 * values[:, 1]))
-    return values, np.where(sharp, 2, smooth)
-
-
-def test_edges_lie_on_both_sides_of_sharp_borders():
-    values, codes = borders(1000)
-    column, expected = values[:, 0], edges_of(values, n_bins=7)
-    expected[0, [5, 6]] = column[column < 1.5].max(), column[column > 1.5].min()  # the nearest two
-    np.testing.assert_array_equal(edges_of(values, n_bins=7, codes=codes), expected)
-    # of whatever scale columns are, and wherever some values are missing
-    np.testing.assert_array_equal(edges_of(np.exp(9 * values), n_bins=7, codes=codes), np.exp(9 * expected))
-    holes = np.where(np.arange(1000)[:, None] % 9 == [1, 2, 3], np.nan, values)
-    low, high = edges_of(holes, n_bins=7, codes=codes)[0, 5:7]
-    assert low == np.nanmax(np.where(column < 1.5, holes[:, 0], np.nan))
-    assert high == np.nanmin(np.where(column > 1.5, holes[:, 0], np.nan))
-
-
-@pytest.mark.parametrize("unit", [1, 0.001])
-def test_weights_are_repetitions_at_borders(unit):
-    values, codes = borders(600)
-    weight = np.random.default_rng(1).integers(0, 3, 600) if unit == 1 else np.arange(600) % 2
-    repeated = (np.repeat(part, weight, axis=0) for part in (values, codes))
-    expected = edges_of(next(repeated), n_bins=7, codes=next(repeated))
-    np.testing.assert_array_equal(edges_of(values, unit * weight, n_bins=7, codes=codes), expected)
-
-
-@pytest.mark.parametrize("n_bins", [2, 7])
-def test_what_has_no_border_has_quantiles(n_bins):
-    """Few rows, codes of categories, edges that are too few, noise, and one class."""
-    values, codes = borders(1000)
-    few, of_codes = values[:31], np.floor(values).clip(-1, 1)
-    for rows, own in (
-        (few, few[:, 0] > 0),
-        (of_codes, of_codes[:, 0]),
-        (values[:, 1:], codes),
-        (values, np.zeros(1000)),
-        (values, codes if n_bins == 2 else np.arange(1000) % 3),
-    ):
-        np.testing.assert_array_equal(
-            edges_of(rows, n_bins=n_bins, codes=own.astype(int)), edges_of(rows, n_bins=n_bins)
-        )
-
-
-@pytest.mark.parametrize("form", [MLPClassifierTorch, MLPEnsembleClassifier])
-def test_a_border_in_a_tail_is_learnt(form):
-    values = borders(3000)[0]
-    target = values[:, 0] > 1.5
-    model = form(random_state=0).fit(values[:1000], target[:1000])
-    assert log_loss(target[1000:], model.predict_proba(values[1000:])) < 0.006  # with quantiles alone, .01 to .02
 
 
 def test_few_values_have_few_bins():
@@ -422,8 +366,7 @@ def test_members_of_an_ensemble_have_edges_of_their_own(data, monkeypatch):
     fold, tolerance = np.argmin(gaps, 0), 1e-10 if data.dtype == np.float64 else 1e-4
     for k, member in enumerate(ensemble.estimators_):
         rest, own, shift = fold != k, fold == k, (k + 0.5) / 4 - 0.5
-        edges = edges_of(data[rest], n_bins=5, shift=shift, codes=Y[rest])
-        np.testing.assert_array_equal(member.bin_edges_, edges.astype(data.dtype))
+        np.testing.assert_array_equal(member.bin_edges_, edges_of(data[rest], n_bins=5, shift=shift).astype(data.dtype))
         monkeypatch.setattr("skdeep.fitting.fit.Member", partial(Member, shift=shift))
         alone = clone(member).fit(data[rest], Y[rest], X_val=data[own], y_val=Y[own])
         np.testing.assert_array_equal(member.bin_edges_, alone.bin_edges_)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from scipy.special import xlogy
 
 from skdeep.engine.per_model import numbered, to_numpy64
 from skdeep.engine.shards import AnyRows
@@ -14,8 +13,6 @@ from skdeep.engine.stored import StoredRows
 _SAMPLE_ROWS = 1 << 14
 #: By how much, relative to all weights, a sum of weights may be off and still reach a quantile.
 _ROUNDING = 1e-12
-#: Rows on each side of a border at least, of which the nearest so many tell whether it is sharp.
-_BORDER_ROWS = 16
 
 
 def bin_edges(
@@ -25,24 +22,19 @@ def bin_edges(
     shifts: list[float],
     n_columns: int,
     n_bins: int,
-    codes: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Compute the edges of the bins of the first e columns: all values, if there is room, or alike in weight.
 
     Subsets are the rows of each model, weights of all rows in its training; None for all, and for ones. By its shift,
-    in bins, inner edges are higher; those that are nearest to sharp borders between classes, whose `codes` (n,) all
-    rows have, lie on both sides of these. Returned are edges (K, e, n_bins + 1), and whether all values of a column
-    are edges (K, e).
+    in bins, inner edges are higher. Returned are edges (K, e, n_bins + 1), and whether all values of a column are edges
+    (K, e).
     """
     first, number = numbered(subsets, weights, shifts)
     rows = rows.at_home(torch.float64 if rows.home.type != "mps" else torch.float32)
     found = []
     for subset, weight, shift in ((subsets[m], weights[m], shifts[m]) for m in first):
         index, X = _sample(rows, subset)
-        X, own = X[:, :n_columns], np.ones(len(X)) if weight is None else weight[index]
-        found.append(_edges(X, own, n_bins, shift))
-        if codes is not None:
-            _move_to_borders(*found[-1], X[own > 0], codes[index][own > 0], own[own > 0])
+        found.append(_edges(X[:, :n_columns], np.ones(len(X)) if weight is None else weight[index], n_bins, shift))
     edges, are_values = zip(*(found[n] for n in number), strict=True)
     return np.stack(edges), np.stack(are_values)
 
@@ -68,70 +60,6 @@ def _edges(X: np.ndarray, weight: np.ndarray, n_bins: int, shift: float) -> tupl
         if are_values[column]:
             edges[column] = np.pad(values, (0, n_bins + 1 - len(values)), mode="edge")
     return edges, are_values
-
-
-def _move_to_borders(
-    edges: np.ndarray, are_values: np.ndarray, X: np.ndarray, codes: np.ndarray, weight: np.ndarray
-) -> None:
-    """Move two inner edges of a column to either side of each of its sharp borders, the sharpest first."""
-    if are_values.all() or edges.shape[1] < 4:
-        return
-    values = [np.unique(column[~np.isnan(column)]) for column in X.T]
-    ranks = np.column_stack([np.searchsorted(*pair) for pair in zip(values, X.T, strict=True)])  # missing values last
-    moved: list[tuple[int, int]] = []
-    free = np.tile(~are_values[:, None], edges.shape[1])
-    free[:, [0, -1]] = False
-    for column, below in sharp_borders(ranks, codes, weight):
-        own, inner = values[column], np.flatnonzero(free[column])
-        is_known = any(c == column and abs(below - b) < _BORDER_ROWS for c, b in moved)
-        if len(inner) < 2 or is_known or below + 1 >= len(own):
-            continue
-        distance = np.abs(np.searchsorted(own, edges[column, inner]) - below - 0.5)
-        nearest = inner[np.argsort(distance, kind="stable")[:2]]
-        edges[column, nearest], free[column, nearest] = own[below : below + 2], False
-        moved.append((column, below))
-    edges.sort(axis=1)
-
-
-def sharp_borders(ranks: np.ndarray, codes: np.ndarray, weight: np.ndarray) -> list[tuple[int, int]]:
-    """Find sharp borders between classes: columns, and the rank below each, by how much they tell.
-
-    They are the splits of a tree that take off more of the deviance than chance would, and do so by the nearest rows
-    of either side alone. Where a class gives way to another little by little, these say next to nothing.
-    """
-    from sklearn.tree import DecisionTreeClassifier  # which takes a tenth of a second, and few need it
-
-    total = max(float(len(weight)), weight.sum())
-    if total < 2 * _BORDER_ROWS:
-        return []
-    weight = weight * (total / weight.sum())  # in rows
-    by_chance = len(np.unique(codes)) - 1 + 2 * np.log(total * ranks.shape[1])
-    model = DecisionTreeClassifier(
-        criterion="entropy",
-        min_weight_fraction_leaf=(_BORDER_ROWS - 0.5) / total,  # rounding is no matter
-        min_impurity_decrease=by_chance / (2 * np.log(2) * total),
-        random_state=0,
-    ).fit(ranks, codes, weight)
-    tree, passed = model.tree_, model.decision_path(ranks).tocsc()
-    found = []
-    for node in np.flatnonzero(tree.children_left >= 0):
-        rows, column = passed[:, [node]].indices, int(tree.feature[node])
-        distance = ranks[rows, column] - tree.threshold[node]
-        sides = np.zeros((2, int(codes.max()) + 1))
-        for counts, side in zip(sides, (distance < 0, distance > 0), strict=True):
-            order = np.lexsort((codes[rows][side], np.abs(distance[side])))
-            taken = np.minimum(weight[rows][side][order].cumsum(), _BORDER_ROWS)
-            np.add.at(counts, codes[rows][side][order], np.diff(taken, prepend=0.0))
-        if _deviance(sides.sum(0)) - _deviance(sides) > by_chance:
-            parts = tree.impurity * tree.weighted_n_node_samples
-            gain = parts[node] - parts[tree.children_left[node]] - parts[tree.children_right[node]]
-            found.append((-gain, column, int(tree.threshold[node])))
-    return [(column, below) for _, column, below in sorted(found)]
-
-
-def _deviance(counts: np.ndarray) -> float:
-    """Compute the deviance of the classes counted in each row from their shares in it, in all."""
-    return float(2 * (xlogy(counts.sum(-1), counts.sum(-1)).sum() - xlogy(counts, counts).sum()))
 
 
 def _sample(rows: AnyRows, subset: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:

@@ -155,8 +155,7 @@ def _bins(
         starts = to_numpy(getattr(estimator, "bin_starts_", np.full(len(edges), start)))  # a saved one may lack them
         return {"edges": edges[None], "start": starts[None].astype(np.float64)}
     (subsets, weights), shifts = rows_and_weights(members), [member.shift for member in members]
-    codes = problem.codes if problem.codes.ndim == 1 and problem.codes.dtype.kind in "iu" else None
-    edges, are_values = bin_edges(problem.rows(), subsets, weights, shifts, columns.n_embedded, columns.n_bins, codes)
+    edges, are_values = bin_edges(problem.rows(), subsets, weights, shifts, columns.n_embedded, columns.n_bins)
     return {"edges": edges, "start": np.where(are_values, np.inf, start)}
 
 
