@@ -113,13 +113,6 @@ class Softmax(Loss):
     References
     ----------
     Bishop, *Pattern Recognition and Machine Learning*, section 4.3.4.
-
-    Examples
-    --------
-    >>> import torch
-    >>> value, gradient = Softmax().value_and_gradient(torch.tensor([[3.2, 5.1, -1.7]]), torch.tensor([0]))
-    >>> round(value.item(), 2), [round(g, 2) for g in gradient[0].tolist()]
-    (2.04, [-0.87, 0.87, 0.0])
     """
 
     shift_invariant = True
@@ -175,12 +168,6 @@ class Logistic(Loss):
     References
     ----------
     Bishop, *Pattern Recognition and Machine Learning*, section 4.3.2.
-
-    Examples
-    --------
-    >>> import torch
-    >>> Logistic().value(torch.tensor([[0.0]]), torch.tensor([[1.0]]))
-    tensor([0.6931])
     """
 
     target = "indicators"
@@ -231,15 +218,6 @@ def smoothed(loss: Loss, amount: float) -> Loss:
     References
     ----------
     Szegedy et al., *Rethinking the Inception architecture for computer vision*, CVPR 2016, section 7.
-
-    Examples
-    --------
-    >>> import torch
-    >>> scores, target = torch.tensor([[3.2, 5.1, -1.7]]), torch.tensor([0])
-    >>> ours = smoothed(Softmax(), 0.1).value(scores, target).item()
-    >>> torchs = torch.nn.functional.cross_entropy(scores, target, label_smoothing=0.1).item()
-    >>> round(ours, 2), round(torchs, 2)
-    (2.14, 2.14)
     """
     if not amount:
         return loss
@@ -258,12 +236,6 @@ class SquaredError(Loss):
     References
     ----------
     Bishop, *Pattern Recognition and Machine Learning*, section 4.1.3.
-
-    Examples
-    --------
-    >>> import torch
-    >>> SquaredError().value_and_gradient(torch.tensor([[0.5, -1.0]]), torch.tensor([[1.0, 0.0]]))
-    (tensor([0.1250]), tensor([[-0.5000,  0.0000]]))
     """
 
     target = "indicators"
@@ -318,14 +290,6 @@ class WestonWatkinsHinge(_Hinge):
     References
     ----------
     Weston & Watkins, *Support vector machines for multi-class pattern recognition*, ESANN 1999.
-
-    Examples
-    --------
-    >>> import torch
-    >>> loss = WestonWatkinsHinge()
-    >>> scores = torch.tensor([[3.2, 5.1, -1.7], [1.3, 4.9, 2.0], [2.2, 2.5, -3.1]])
-    >>> [round(v, 1) for v in loss.value(scores, torch.tensor([0, 1, 2])).tolist()]
-    [2.9, 0.0, 12.9]
     """
 
     shift_invariant = True

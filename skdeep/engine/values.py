@@ -94,12 +94,6 @@ class SquaredValues(ValueLoss):
     References
     ----------
     Bishop, *Pattern Recognition and Machine Learning*, section 3.1.1.
-
-    Examples
-    --------
-    >>> import torch
-    >>> SquaredValues().value_and_gradient(torch.tensor([[3.0, 1.0]]), torch.tensor([[1.0, 1.0]]))
-    (tensor([2.]), tensor([[2., 0.]]))
     """
 
     degree = 2.0
@@ -196,10 +190,7 @@ class InsensitiveValues(ValueLoss):
 class QuantileValues(ValueLoss):
     r"""The pinball loss, :math:`\tau \max(0, t - s) + (1 - \tau) \max(0, s - t)`: its minimum is the quantile τ.
 
-    Parameters
-    ----------
-    levels : tuple of float
-        τ of each column of scores.
+    Levels are the τ of each column of scores.
 
     References
     ----------
@@ -227,13 +218,6 @@ class PoissonValues(ValueLoss):
     References
     ----------
     McCullagh & Nelder, *Generalized Linear Models*, 2nd edition, 1989, chapter 6.
-
-    Examples
-    --------
-    >>> import torch
-    >>> value, gradient = PoissonValues().value_and_gradient(torch.tensor([[0.0]]), torch.tensor([[3.0]]))
-    >>> round(value.item(), 3), gradient.item()
-    (1.296, -2.0)
     """
 
     domain = "non-negative"
@@ -311,19 +295,7 @@ def tweedie(power: float) -> ValueLoss:
 class Positive(ValueLoss):
     r"""A loss of predictions that are never negative, a function g of the scores: :math:`\ell(g(s), t)`.
 
-    Parameters
-    ----------
-    loss : ValueLoss
-        Of predictions that are scores.
-    output : {"relu", "softplus", "exp"}
-        g: :math:`\max(0, s)`, :math:`\log(1 + e^s)` or :math:`e^s`.
-
-    Examples
-    --------
-    >>> import torch
-    >>> loss = Positive(SquaredValues(), "softplus")
-    >>> [round(p, 2) for p in loss.prediction(torch.tensor([[-3.0, 0.0, 3.0]]))[0].tolist()]
-    [0.05, 0.69, 3.05]
+    The output g is "relu", :math:`\max(0, s)`, "softplus", :math:`\log(1 + e^s)`, or "exp", :math:`e^s`.
     """
 
     smooth = twice_smooth = False
