@@ -180,10 +180,6 @@ class DenseRows(_Rows):
         X = self.exactly(self.dtype, self.frame).take(slice(0, len(self)))
         return DenseRows(change(X), self.device, self.dtype)
 
-    def as_they_are(self, rows: slice) -> Tensor:
-        """Take rows as the data has them."""
-        return self.X[rows]
-
     def take(self, rows: Tensor | slice) -> Tensor:
         """Take rows by index (B,) or (K, B), or a slice: ``(B, d)`` or ``(K, B, d)``; see `in_scratch`."""
         if isinstance(rows, slice):

@@ -248,12 +248,9 @@ class StoredRows(_OfArray):
     def kind(self) -> torch.dtype:
         return kind_of(self.array)
 
-    def as_they_are(self, rows: slice) -> Tensor:
-        return as_tensor(self.array[rows])
-
     def take(self, rows: Tensor | slice) -> Tensor:
         if isinstance(rows, slice):
-            return self._convert(self.as_they_are(rows))
+            return self._convert(as_tensor(self.array[rows]))
         values = self._convert(as_tensor(self.array[rows.flatten().cpu().numpy()]))
         return values if rows.ndim == 1 else values.view(*rows.shape, -1)
 
