@@ -61,7 +61,6 @@ def hash_rows(
 
 
 def _hash_values(X: Any, factors: np.ndarray, subset: np.ndarray | None) -> np.ndarray:
-    """Hash the values of rows."""
     if isinstance(X, torch.Tensor) and X.device.type == "cuda":  # MPS has no float64
         return _hash_on_device(X, factors, subset)
     of_values = np.empty(X.shape[0] if subset is None else len(subset), np.uint64)

@@ -277,7 +277,6 @@ class Batches:
         return self.target[rows], weight
 
     def _order(self, model: int) -> np.ndarray:
-        """Draw the order of a model's rows in the coming epoch."""
         n = int(self.n_rows[model])
         subset = self.subset[model] if isinstance(self.subset, list) else self.subset
         if self.shuffle and n > self.batch_size:

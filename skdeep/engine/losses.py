@@ -110,8 +110,6 @@ class Softmax(Loss):
     Computed from the scores (logits) in one step, so that it is finite for any finite scores. Where targets are
     probabilities q (..., C), it is :math:`\log\sum_j e^{s_j} - \langle q, s \rangle`, with gradient :math:`p - q`.
 
-    References
-    ----------
     Bishop, *Pattern Recognition and Machine Learning*, section 4.3.4.
     """
 
@@ -165,8 +163,6 @@ class Logistic(Loss):
 
     One column for two classes, or one per label of a multilabel target; gradient :math:`\sigma(s) - t`.
 
-    References
-    ----------
     Bishop, *Pattern Recognition and Machine Learning*, section 4.3.2.
     """
 
@@ -215,8 +211,6 @@ def smoothed(loss: Loss, amount: float) -> Loss:
     Of C classes, the true one has :math:`1 - \epsilon + \epsilon / C` and the others :math:`\epsilon / C`; an
     indicator t becomes :math:`(1 - \epsilon) t + \epsilon / 2`, with :math:`\epsilon` the amount, from 0 to 1.
 
-    References
-    ----------
     Szegedy et al., *Rethinking the Inception architecture for computer vision*, CVPR 2016, section 7.
     """
     if not amount:
@@ -233,8 +227,6 @@ class SquaredError(Loss):
 
     One column for two classes, one per class for more.
 
-    References
-    ----------
     Bishop, *Pattern Recognition and Machine Learning*, section 4.1.3.
     """
 
@@ -287,8 +279,6 @@ class _Hinge(Loss):
 class WestonWatkinsHinge(_Hinge):
     r"""Sum of the margin violations: :math:`\ell(s, y) = \sum_{j \ne y} \max(0, s_j - s_y + 1)` (or its squares).
 
-    References
-    ----------
     Weston & Watkins, *Support vector machines for multi-class pattern recognition*, ESANN 1999.
     """
 
@@ -319,8 +309,6 @@ class WestonWatkinsHinge(_Hinge):
 class CrammerSingerHinge(_Hinge):
     r"""The worst margin violation: :math:`\ell(s, y) = \max(0, \max_{j \ne y} s_j - s_y + 1)` (or its square).
 
-    References
-    ----------
     Crammer & Singer, *On the algorithmic implementation of multiclass kernel-based vector machines*, JMLR 2, 2001.
     """
 
@@ -348,8 +336,6 @@ class BinaryHinge(_Hinge):
 
     One column for two classes; one per class in the one-vs-rest scheme of LinearSVC.
 
-    References
-    ----------
     Cortes & Vapnik, *Support-vector networks*, Machine Learning 20, 1995.
     """
 

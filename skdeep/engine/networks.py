@@ -141,6 +141,8 @@ class Network:
     n_coefs: int
     #: Whether a step takes seeds, of which all that is drawn in it follows.
     draws = False
+    #: Whether the scores of a row in training depend on the other rows of its batch; and whether it cannot be cut.
+    couples_rows = whole_batches = False
     #: In which dtype the products of a step are taken, if not in that of the parameters.
     products: torch.dtype | None = None
     #: Whether steps on dense rows make the same calls, whatever the values: such a step may be recorded, and replayed.
@@ -158,16 +160,6 @@ class Network:
     def names(self) -> list[str]:
         """Names of the `tensors`, for those who show or save them."""
         return ["weight_0", "bias_0"][: len(self.params)]
-
-    @property
-    def whole_batches(self) -> bool:
-        """Whether the scores of a row in training depend on the others of its batch, which then cannot be cut."""
-        return False
-
-    @property
-    def couples_rows(self) -> bool:
-        """Whether the scores of a row in training depend on the other rows of its batch."""
-        return False
 
     @property
     def n_models(self) -> int:
@@ -391,7 +383,6 @@ class Linear(Network):
         return csr_tensor(X.crow_indices(), X.col_indices(), values, X.shape)
 
     def _of_scaled(self, X: Tensor) -> Tensor:
-        """Compute scores of a batch in scaled columns."""
         return affine(X, self.params[0], self.params[1] if len(self.params) > 1 else self._no_intercept)
 
     def scores(self, X: Tensor) -> Tensor:

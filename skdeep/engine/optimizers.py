@@ -222,8 +222,6 @@ class SGD(Optimizer):
 
     Nesterov's variant moves by :math:`g + \rho v` instead of :math:`v`.
 
-    References
-    ----------
     Sutskever et al., *On the importance of initialization and momentum in deep learning*, ICML 2013.
     """
 
@@ -288,8 +286,6 @@ class Adam(Optimizer):
 
     .. math:: \theta \leftarrow \theta - \epsilon \hat m / (\sqrt{\hat v} + \epsilon_0)
 
-    References
-    ----------
     Kingma & Ba, *Adam: a method for stochastic optimization*, ICLR 2015.
     """
 
@@ -360,8 +356,6 @@ class AdamW(Adam):
     ``alpha`` is then the decay per unit of learning rate, :math:`\theta \leftarrow \theta - \epsilon\alpha\theta`, and
     no longer the weight of a penalty in an objective.
 
-    References
-    ----------
     Loshchilov & Hutter, *Decoupled weight decay regularization*, ICLR 2019.
     """
 

@@ -36,8 +36,6 @@ class ElasticNet:
     The strength alpha and r, from 0 (L2 only) to 1 (L1 only), are (K,), per model, or (K, C), per row of its
     coefficients (K, C, ...).
 
-    References
-    ----------
     Zou & Hastie, *Regularization and variable selection via the elastic net*, JRSS B 67(2), 2005.
     """
 

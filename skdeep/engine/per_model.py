@@ -128,19 +128,13 @@ def fetched(tensors: Sequence[Tensor]) -> list[np.ndarray]:
     if not tensors or tensors[0].device.type == "cpu":
         return [tensor.detach().numpy().copy() for tensor in tensors]
     found: list[np.ndarray] = [np.empty(0)] * len(tensors)
-    for _, places in sorted(_by_dtype(tensors).items()):
+    for dtype in {tensor.dtype for tensor in tensors}:
+        places = [place for place, tensor in enumerate(tensors) if tensor.dtype is dtype]
         parts = [tensors[place].detach() for place in places]
         whole = torch.cat([part.reshape(-1) for part in parts]).cpu()
         for place, part, flat in zip(places, parts, whole.split([part.numel() for part in parts]), strict=True):
             found[place] = flat.view(part.shape).numpy().copy()
     return found
-
-
-def _by_dtype(tensors: Sequence[Tensor]) -> dict[str, list[int]]:
-    places: dict[str, list[int]] = {}
-    for place, tensor in enumerate(tensors):
-        places.setdefault(str(tensor.dtype), []).append(place)
-    return places
 
 
 def index_of(models: np.ndarray, like: Tensor) -> Tensor:

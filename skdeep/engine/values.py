@@ -91,8 +91,6 @@ class ValueLoss(Loss):
 class SquaredValues(ValueLoss):
     r"""Half the squared error, :math:`\tfrac12 (s - t)^2`: its minimum is the mean.
 
-    References
-    ----------
     Bishop, *Pattern Recognition and Machine Learning*, section 3.1.1.
     """
 
@@ -109,8 +107,6 @@ class SquaredValues(ValueLoss):
 class AbsoluteValues(ValueLoss):
     r"""The absolute error, :math:`|s - t|`: its minimum is the median.
 
-    References
-    ----------
     Koenker, *Quantile Regression*, 2005, section 1.3.
     """
 
@@ -125,8 +121,6 @@ class AbsoluteValues(ValueLoss):
 class HuberValues(ValueLoss):
     r"""Huber's loss: :math:`\tfrac12 r^2` of residuals r up to :math:`\delta`, beyond :math:`\delta |r| - \delta^2/2`.
 
-    References
-    ----------
     Huber, *Robust estimation of a location parameter*, Annals of Mathematical Statistics 35, 1964.
     """
 
@@ -156,8 +150,6 @@ class HuberValues(ValueLoss):
 class InsensitiveValues(ValueLoss):
     r"""What a residual is beyond :math:`\epsilon`: :math:`\max(0, |s - t| - \epsilon)`, or its square.
 
-    References
-    ----------
     Vapnik, *The Nature of Statistical Learning Theory*, 1995, chapter 6.
     """
 
@@ -192,8 +184,6 @@ class QuantileValues(ValueLoss):
 
     Levels are the τ of each column of scores.
 
-    References
-    ----------
     Koenker & Bassett, *Regression quantiles*, Econometrica 46, 1978.
     """
 
@@ -215,8 +205,6 @@ class QuantileValues(ValueLoss):
 class PoissonValues(ValueLoss):
     r"""Half the Poisson deviance on the log link, :math:`e^s - t s + t \log t - t`, of targets at least zero.
 
-    References
-    ----------
     McCullagh & Nelder, *Generalized Linear Models*, 2nd edition, 1989, chapter 6.
     """
 
@@ -235,8 +223,6 @@ class PoissonValues(ValueLoss):
 class GammaValues(ValueLoss):
     r"""Half the gamma deviance on the log link, :math:`s + t e^{-s} - \log t - 1`, of positive targets.
 
-    References
-    ----------
     McCullagh & Nelder, *Generalized Linear Models*, 2nd edition, 1989, chapter 8.
     """
 
@@ -260,8 +246,6 @@ class TweedieValues(ValueLoss):
 
     A power between 1 and 2 is of sums of a Poisson number of gamma variables: many zeros, and a long tail.
 
-    References
-    ----------
     Jørgensen, *The Theory of Dispersion Models*, 1997, chapter 4.
     """
 

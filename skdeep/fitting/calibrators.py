@@ -94,15 +94,9 @@ def fit_temperature(
     kept within a factor of 10⁴ of one over the mean magnitude of the scores; where these speak against the classes, so
     that no temperature is high enough, a warning says so.
 
-    Parameters
-    ----------
-    scores : ndarray of shape (n, C)
-        One column for two classes; of models that have not seen the row.
-    codes, weight : ndarray of shape (n,)
-        Weights are in numbers of observations; None for ones.
-    own : tuple of ndarray (m, C) and ndarray (m,), default=None
-        The further observation (`doubt`), with scores by the model that is to be calibrated. They keep T from being too
-        low where the other models' scores happen to be much smaller. None for the one by `scores`.
+    Scores (n, C), with one column for two classes, are of models that have not seen the row, and weights (n,) numbers
+    of observations. The further observation (`doubt`) has its `own` scores (m, C) and weights (m,), by the model that
+    is to be calibrated: they keep T from being too low where the other models' scores happen to be much smaller.
     """
     weight = np.ones(len(codes)) if weight is None else weight
     own_scores, share = doubt(scores, weight) if own is None else own
@@ -170,17 +164,10 @@ def fit_sigmoid(
     Platt's, smoothed: (n₊ + 1) / (n₊ + 2) and 1 / (n₋ + 2). Where scores speak against a class, so that its slope would
     be negative, it is as good as zero, and a warning says so.
 
-    Parameters
-    ----------
-    scores, weight, codes
-        As for `fit_temperature`; codes may be label indicators (n, C).
-    own : tuple of ndarray (m, C) and ndarray (m,), default=None
-        The further observation (`doubt`), with scores by the model that is to be calibrated. Its answer is the class's
-        frequency, which scores that say nothing should give wherever they lie. It keeps slopes from being too large
-        where the other models' scores happen to be much smaller. None leaves it out.
-    kept : tuple of ndarray (k,) or (k, C) and ndarray (k,), default=None
-        Codes and weights of the rows that every model has seen, as the only ones of their class. They count as answers
-        to the scores of `own`, of which nothing is known.
+    Scores, codes (or label indicators), weights and the further observation are as for `fit_temperature`. Its answer is
+    the class's frequency, which scores that say nothing should give wherever they lie. Those `kept` are codes (k,) or
+    (k, C), and weights (k,), of the rows that every model has seen, as the only ones of their class: they count as
+    answers to the scores of `own`, of which nothing is known.
     """
     weight = np.ones(len(codes)) if weight is None else weight
     own_scores, share = (scores[:0], weight[:0]) if own is None else own

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from itertools import compress
 from typing import Any, Self
@@ -17,7 +18,7 @@ from skdeep.data.answers import own_methods
 from skdeep.data.inputs import Data, OutputSpace, check_features
 from skdeep.data.scoring import only_asks, scorers_of
 from skdeep.engine.rows import MAX_VALUES
-from skdeep.engine.threads import at_most, threads_of_worker
+from skdeep.engine.threads import at_most
 from skdeep.estimators.prediction import scores_of_members
 from skdeep.model_selection._sklearn import Taken, Whole, copied
 from skdeep.model_selection.evaluation import Task, final_step, fit_candidates, is_promised, share_seed, together
@@ -248,7 +249,7 @@ def evaluate_stack(seed: int, n_workers: int, *parts: Any, **shared: Any) -> lis
     changed = {"scorer": scorer, "fit_params": _with_whole(first)}
     X, y = _taken_once(first)
     results = []
-    with at_most(threads_of_worker(n_workers)):
+    with at_most(max(1, (os.cpu_count() or 1) // n_workers)):
         for number, task in enumerate(tasks):
             results.append(_fit_and_score(_Trainee(stack, number), X, y, **{**task.options, **changed}))
     if first.options["return_times"]:

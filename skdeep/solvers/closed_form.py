@@ -89,7 +89,6 @@ class Ridge:
         return values.to(self.device, torch.float64)
 
     def _parts(self, n_rows: int) -> Iterator[slice]:
-        """Yield all rows, so many at a time."""
         return (slice(start, min(start + n_rows, self.n_rows)) for start in range(0, self.n_rows, n_rows))
 
     def _values(self, part: slice) -> Tensor:
