@@ -32,11 +32,7 @@ def _bits(values: np.ndarray) -> np.ndarray:
 
 
 def hash_rows(
-    X: Any,
-    target: np.ndarray,
-    generator: np.random.Generator,
-    subset: np.ndarray | None = None,
-    shard: Shard | None = None,
+    X: Any, target: np.ndarray, generator: np.random.Generator, subset: np.ndarray | None, shard: Shard | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Hash each row's content to 64 bits, its values alone and with its target: two arrays (m,) of uint64.
 

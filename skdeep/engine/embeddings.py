@@ -15,8 +15,6 @@ the less each says at first. For columns whose values are all edges, s is infini
 categories, whose order says nothing. Where factors on the columns are learnt, all bins of a column share one: how much
 its bends matter, beside how much the column does. It has further to go, and is learnt twice as fast.
 
-References
-----------
 Y. Gorishniy, I. Rubachev & A. Babenko, *On embeddings for numerical features in tabular deep learning*, NeurIPS 2022.
 """
 

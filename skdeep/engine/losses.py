@@ -82,7 +82,7 @@ class Loss:
         return torch.stack(rows, dim=-2)
 
     def hessian_diagonal(self, scores: Tensor, target: Tensor) -> Tensor:
-        """Compute the diagonal of `hessian`, ``(..., C)``."""
+        """Compute the diagonal of `hessian`, ``(..., C)``; generalised at kinks."""
         return self.hessian(scores, target).diagonal(dim1=-2, dim2=-1)
 
     def probabilities(self, scores: Tensor) -> Tensor:
@@ -96,6 +96,13 @@ class Loss:
         if scores.shape[-1] == 1:
             return F.logsigmoid(torch.cat([-scores, scores], dim=-1))
         return log_softmax(scores)
+
+
+class Separable(Loss):
+    """Base of the losses that are sums over the columns of scores: `hessian_diagonal` is all there is of `hessian`."""
+
+    def hessian(self, scores: Tensor, target: Tensor) -> Tensor:
+        return torch.diag_embed(self.hessian_diagonal(scores, target))
 
 
 def _column_of(target: Tensor, scores: Tensor) -> Tensor:
@@ -158,7 +165,7 @@ class Softmax(Loss):
         return torch.addcmul(p, p, p, value=-1)
 
 
-class Logistic(Loss):
+class Logistic(Separable):
     r"""Binary cross-entropy on logits, summed over the columns: :math:`\sum_c \log(1 + e^{s_c}) - t_c s_c`.
 
     One column for two classes, or one per label of a multilabel target; gradient :math:`\sigma(s) - t`.
@@ -185,9 +192,6 @@ class Logistic(Loss):
 
     def value_and_gradient(self, scores: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         return self.value(scores, target), torch.sigmoid(scores).sub_(self._softened(scores, target))
-
-    def hessian(self, scores: Tensor, target: Tensor) -> Tensor:
-        return torch.diag_embed(self.hessian_diagonal(scores, target))
 
     def hessian_diagonal(self, scores: Tensor, target: Tensor) -> Tensor:
         p = torch.sigmoid(scores)
@@ -222,7 +226,7 @@ def smoothed(loss: Loss, amount: float) -> Loss:
     return loss
 
 
-class SquaredError(Loss):
+class SquaredError(Separable):
     r"""Half the squared distance from ±1 in each column: :math:`\ell(s, t) = \tfrac12 \sum_c (s_c - (2 t_c - 1))^2`.
 
     One column for two classes, one per class for more.
@@ -238,9 +242,6 @@ class SquaredError(Loss):
     def value_and_gradient(self, scores: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         residual = scores - (2 * target - 1)
         return residual.square().sum(-1) / 2, residual
-
-    def hessian(self, scores: Tensor, target: Tensor) -> Tensor:
-        return torch.diag_embed(torch.ones_like(scores))
 
     def hessian_diagonal(self, scores: Tensor, target: Tensor) -> Tensor:
         return torch.ones_like(scores)
@@ -331,7 +332,7 @@ class CrammerSingerHinge(_Hinge):
         return value.squeeze(-1), gradient
 
 
-class BinaryHinge(_Hinge):
+class BinaryHinge(Separable, _Hinge):
     r"""One independent hinge per column, :math:`\ell(s, t) = \sum_c \max(0, 1 - (2 t_c - 1) s_c)` (or its squares).
 
     One column for two classes; one per class in the one-vs-rest scheme of LinearSVC.
@@ -346,8 +347,8 @@ class BinaryHinge(_Hinge):
         value, slope = self._violation(1 - sign * scores)
         return value.sum(-1), -sign * slope
 
-    def hessian(self, scores: Tensor, target: Tensor) -> Tensor:
-        return torch.diag_embed(self._bends(1 - (2 * target - 1) * scores))
+    def hessian_diagonal(self, scores: Tensor, target: Tensor) -> Tensor:
+        return self._bends(1 - (2 * target - 1) * scores)
 
 
 LOSSES: dict[str, Callable[..., Loss]] = {

@@ -10,8 +10,6 @@ is `scaled` by ``s = dW/dV`` (a tensor that broadcasts against V) is then in V.
 
 To add a penalty, write a class with these methods and name it in `PENALTIES`.
 
-References
-----------
 Parikh & Boyd, *Proximal algorithms*, Foundations and Trends in Optimization 1(3), 2014, section 6.
 """
 

@@ -16,16 +16,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from skdeep.engine.losses import Loss
+from skdeep.engine.losses import Separable
 
 #: How much shorter steps are on the log link, where all targets are alike.
 _CAUTION = 8.0
 
 
-class ValueLoss(Loss):
+class ValueLoss(Separable):
     r"""Base of the losses of values, :math:`\ell(s, t) = \sum_c \ell_c(s_c, t_c)`.
 
-    A subclass defines `of_each`, the loss of each value with its derivative, and `bends`, the second derivative.
+    A subclass defines `of_each`, the loss of each value with its derivative, and `hessian_diagonal`, the second one.
     """
 
     target = "values"
@@ -41,8 +41,7 @@ class ValueLoss(Loss):
         """Compute the loss of each value and its derivative, ``(..., C)``."""
         raise NotImplementedError
 
-    def bends(self, scores: Tensor, target: Tensor) -> Tensor:
-        """Compute the second derivative of each value's loss, ``(..., C)``; generalised at kinks."""
+    def hessian_diagonal(self, scores: Tensor, target: Tensor) -> Tensor:
         return torch.zeros_like(scores)
 
     def prediction(self, scores: Tensor) -> Tensor:
@@ -81,12 +80,6 @@ class ValueLoss(Loss):
         value, gradient = self.of_each(scores, target)
         return value.sum(-1), gradient
 
-    def hessian(self, scores: Tensor, target: Tensor) -> Tensor:
-        return torch.diag_embed(self.bends(scores, target))
-
-    def hessian_diagonal(self, scores: Tensor, target: Tensor) -> Tensor:
-        return self.bends(scores, target)
-
 
 class SquaredValues(ValueLoss):
     r"""Half the squared error, :math:`\tfrac12 (s - t)^2`: its minimum is the mean.
@@ -100,7 +93,7 @@ class SquaredValues(ValueLoss):
         residual = scores - target
         return residual.square() / 2, residual
 
-    def bends(self, scores: Tensor, target: Tensor) -> Tensor:
+    def hessian_diagonal(self, scores: Tensor, target: Tensor) -> Tensor:
         return torch.ones_like(scores)
 
 
@@ -143,7 +136,7 @@ class HuberValues(ValueLoss):
         inner = residual.clamp(-self.delta, self.delta)
         return inner * (residual - inner / 2), inner
 
-    def bends(self, scores: Tensor, target: Tensor) -> Tensor:
+    def hessian_diagonal(self, scores: Tensor, target: Tensor) -> Tensor:
         return ((scores - target).abs() <= self.delta).to(scores.dtype)
 
 
@@ -173,9 +166,9 @@ class InsensitiveValues(ValueLoss):
             return beyond.square(), 2 * beyond * residual.sign()
         return beyond, residual.sign() * (beyond > 0)
 
-    def bends(self, scores: Tensor, target: Tensor) -> Tensor:
+    def hessian_diagonal(self, scores: Tensor, target: Tensor) -> Tensor:
         if not self.squared:
-            return super().bends(scores, target)
+            return super().hessian_diagonal(scores, target)
         return 2.0 * ((scores - target).abs() > self.epsilon).to(scores.dtype)
 
 
@@ -216,7 +209,7 @@ class PoissonValues(ValueLoss):
         mean = scores.exp()
         return mean - target * scores + torch.xlogy(target, target) - target, mean - target
 
-    def bends(self, scores: Tensor, target: Tensor) -> Tensor:
+    def hessian_diagonal(self, scores: Tensor, target: Tensor) -> Tensor:
         return scores.exp()
 
 
@@ -235,7 +228,7 @@ class GammaValues(ValueLoss):
         ratio = target * (-scores).exp()
         return scores + ratio - target.log() - 1, 1 - ratio
 
-    def bends(self, scores: Tensor, target: Tensor) -> Tensor:
+    def hessian_diagonal(self, scores: Tensor, target: Tensor) -> Tensor:
         return target * (-scores).exp()
 
 
@@ -266,7 +259,7 @@ class TweedieValues(ValueLoss):
         constant = target.pow(2 - p) / ((1 - p) * (2 - p))
         return constant - of_target / (1 - p) + of_mean / (2 - p), of_mean - of_target
 
-    def bends(self, scores: Tensor, target: Tensor) -> Tensor:
+    def hessian_diagonal(self, scores: Tensor, target: Tensor) -> Tensor:
         p = self.power
         return (2 - p) * ((2 - p) * scores).exp() - (1 - p) * target * ((1 - p) * scores).exp()
 
@@ -319,9 +312,9 @@ class Positive(ValueLoss):
         value, slope = self.loss.of_each(self.prediction(scores), target)
         return value, slope * self._of_scores(scores, 1)
 
-    def bends(self, scores: Tensor, target: Tensor) -> Tensor:
+    def hessian_diagonal(self, scores: Tensor, target: Tensor) -> Tensor:
         # of Gauss and Newton: never negative
-        return self.loss.bends(self.prediction(scores), target) * self._of_scores(scores, 1).square()
+        return self.loss.hessian_diagonal(self.prediction(scores), target) * self._of_scores(scores, 1).square()
 
 
 def _sent(known: dict[tuple, Tensor], values: tuple[float, ...], like: Tensor) -> Tensor:

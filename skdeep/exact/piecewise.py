@@ -11,8 +11,6 @@ slope, whose kink may be as wide as Huber's loss has it: all of it goes to the i
 what the others are (`_settled`): zeros are exact. What ends a fit is proof: the duality gap of slopes of the losses, of
 which none pulls an intercept.
 
-References
-----------
 S. Portnoy, R. Koenker, *The Gaussian hare and the Laplacian tortoise*, Statistical Science 12, 1997.
 R. Koenker, *Quantile Regression*, 2005, chapter 6.
 """

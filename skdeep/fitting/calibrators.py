@@ -5,8 +5,6 @@ Temperature: :math:`p = \mathrm{softmax}(s / T)` (the sigmoid of s / T for two c
 log-loss, with a prior against certainty on scores that happen to be separable: half an observation more, whose label
 may be any (for the sigmoid: with the class frequencies), and Platt's targets.
 
-References
-----------
 Guo et al., *On calibration of modern neural networks*, ICML 2017. Platt, *Probabilistic outputs for support vector
 machines*, 1999.
 """

@@ -99,12 +99,6 @@ def methods_of(scorer: Any) -> list[str]:
     return [methods] if isinstance(methods, str) else list(methods)
 
 
-def _can_answer(final: Any, scorer: Any) -> bool:
-    """Say whether a classifier has one of the methods that a scorer asks for."""
-    methods = methods_of(scorer)
-    return not methods or any(hasattr(final, method) for method in methods)
-
-
 # ---- the candidates of a stack ---------------------------------------------------------------------------------------
 
 
@@ -166,8 +160,10 @@ def _answering(finals: list, is_fitted: list[bool], scorer: Any, X: Any) -> list
 
     Not where they lack a method that is asked for: it is of them that scikit-learn says so.
     """
-    fitted, scorers = list(compress(finals, is_fitted)), scorers_of(scorer)
-    if len(fitted) * len(scorers) < 2 or not all(_can_answer(fitted[0], one) for one in scorers):
+    fitted, asked = list(compress(finals, is_fitted)), [methods_of(one) for one in scorers_of(scorer)]
+    if len(fitted) * len(asked) < 2:
+        return finals
+    if not all(any(hasattr(fitted[0], method) for method in methods) for methods in asked if methods):
         return finals
     n_features, n_outputs = fitted[0]._n_inputs, fitted[0].n_outputs_
     if len(fitted) * max(_num_samples(X) * n_outputs, fitted[0]._n_params(n_features, n_outputs)) > MAX_VALUES:
@@ -188,12 +184,8 @@ class _Trainee:
         self.number = number
         self._n_scored = 0
 
-    @property
-    def candidate(self) -> Any:
-        return self.stack.candidates[self.number]
-
     def __sklearn_tags__(self) -> Any:
-        return self.candidate.__sklearn_tags__()
+        return self.stack.candidates[self.number].__sklearn_tags__()
 
     def set_params(self, **params: Any) -> Self:
         """Change nothing: the parameters have been set."""
