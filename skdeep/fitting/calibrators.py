@@ -49,12 +49,6 @@ def doubt(scores: np.ndarray, weight: np.ndarray, amount: float = DOUBT) -> tupl
     return scores, weight / weight.sum() * amount
 
 
-def _shares(weight: np.ndarray, more: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Divide weights of observations and of the further one by their sum: it may be more than can be squared."""
-    total = weight.sum() + more.sum()
-    return weight / total, more / total
-
-
 def _newton(
     value_gradient_hessian: Callable[[np.ndarray], tuple[float, np.ndarray, np.ndarray]], x: np.ndarray
 ) -> np.ndarray:
@@ -98,7 +92,8 @@ def fit_temperature(
     """
     weight = np.ones(len(codes)) if weight is None else weight
     own_scores, share = doubt(scores, weight) if own is None else own
-    weight, share = _shares(weight, share)
+    all_weight = weight.sum() + share.sum()  # which may be more than can be squared
+    weight, share = weight / all_weight, share / all_weight
     n, n_columns = len(codes), max(2, scores.shape[1])
     unit = sum(float(np.abs(scores[part]).sum(dtype=np.float64)) for part in _chunks(n)) / (n * n_columns) or 1.0
 
