@@ -179,12 +179,10 @@ class TensorBoardLogger(Callback):
         as_images(np.empty((0, estimator.n_features_in_)), self.image_shape)
 
     def _open(self, key: Any, directory: Path, estimator: Any) -> None:
-        """Begin a log in a directory."""
         self.writers_[key] = _summary_writer()(str(directory))
         self.writers_[key].add_text("estimator", f"`{' '.join(repr(estimator).split())}`")
 
     def _close(self, key: Any) -> None:
-        """End a log, if there is one."""
         writer = self.writers_.pop(key, None)
         if writer is not None:
             writer.close()
@@ -223,7 +221,6 @@ def _summary_writer() -> type:
 
 
 def _run_name(estimator_name: str, time: datetime, run: uuid.UUID) -> str:
-    """Name a run by its estimator and time."""
     return f"{estimator_name}-{time:%Y%m%d-%H%M%S}-{run.hex[:8]}"
 
 

@@ -164,7 +164,6 @@ class _Values(nn.Module):
 
 
 def _convert_regressor(scope: Any, operator: Any, container: Any) -> None:
-    """Add the operators of a regressor to a file."""
     (values,) = operator.outputs
     (found,) = _add_operators(scope, operator, container, _Values, _DTYPES[type(values.type)])
     container.add_node("Identity", [found], [values.full_name], op_version=1)
@@ -200,7 +199,6 @@ def _add_operators(scope: Any, operator: Any, container: Any, form: Any, dtype: 
 
 
 def _convert(scope: Any, operator: Any, container: Any) -> None:
-    """Add the operators of a classifier to a file."""
     estimator, (labels, probabilities) = operator.raw_operator, operator.outputs
     found, values = _add_operators(scope, operator, container, _Answers, _DTYPES[type(probabilities.type)])
     container.add_node("Identity", [values], [probabilities.full_name], op_version=1)

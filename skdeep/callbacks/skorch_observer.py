@@ -155,7 +155,6 @@ class SkorchObserver(Observer):
         self._end_batch("train", self.batch, batch.size, self.loss_unit * loss[0])
 
     def _end_batch(self, part: str, batch: tuple[Any, Any], size: int, loss: Tensor) -> None:
-        """Record a batch and tell of its end."""
         self.history.record_batch(f"{part}_loss", float(loss))
         self.history.record_batch(f"{part}_batch_size", size)
         scores = None
@@ -180,7 +179,6 @@ class SkorchObserver(Observer):
         return False
 
     def _end_epoch(self, progress: Progress, like: Tensor) -> None:
-        """Record an epoch and tell of its end."""
         n_batches, loss = len(self.history[-1]["batches"]), self.loss_unit * progress.loss_curve[-1]
         if n_batches == 0:
             self._as_one_batch("train", (self.run.X, self.y), loss, like)

@@ -94,11 +94,6 @@ def _encoded_names(categories: Categories, names: list[str]) -> list[str]:
     return [more if more and count[name] > 1 else name for name, more in zip(found, longer, strict=True)]
 
 
-def categories_for(estimator: Any, X: Any, reset: bool) -> Categories | None:
-    """Find what an estimator has learnt of categorical columns, or is to learn; None where there are none."""
-    return categories_of(X, estimator.categorical_features) if reset else getattr(estimator, "_categories", None)
-
-
 def categories_of(X: Any, categorical_features: Any) -> Categories | None:
     """Find the categorical columns of a table, and their levels; None where there are none.
 

@@ -22,7 +22,8 @@ from skdeep.engine.shards import AnyRows, SharedRows
 #: Rows of a chunk at least, and values: few enough to stay in the cache between its two passes; and more on an
 #: accelerator, for which the host waits after each.
 _CHUNK_ROWS, _CACHED_VALUES, _CHUNK_VALUES = 1024, 2**17, 2**24
-_FEW_VALUES = 2**18  # up to which all rows are one chunk, for all models at once
+#: Values up to which single precision saves no time; and of weights, models of which are measured at once.
+_FEW_VALUES = 2**18
 #: Least variance, as a share of the squared distance from where it is measured, that keeps its digits.
 _NEAR = 0.01
 #: The like of a square of columns without a zero, or nearly so, of sparse rows.
@@ -140,29 +141,26 @@ class Columns:
     ) -> list[Columns]:
         """Measure the rows of each model of a stack, and add what is `known`; models with the same rows share it."""
         first, number = numbered(subsets, weights)
-        parts = [subsets[m] for m in first], [weights[m] for m in first]
+        own = [(subsets[m], weights[m]) for m in first]
         if isinstance(rows, SharedRows):
-            each = cls._of_shares(rows, *parts)
-        elif isinstance(rows, SparseRows) and all(subset is None for subset in parts[0]) and len(first) > 1:
-            of_rows = np.array([weights_of_rows(len(rows), *own) for own in zip(*parts, strict=True)])
-            some = max(1, _FEW_VALUES // max(rows.n_features, len(rows)))
-            parted = [of_rows[k : k + some] for k in range(0, len(of_rows), some)]
-            each = [columns for weights_ in parted for columns in cls._measure(rows, None, weights_)]
-        elif isinstance(rows, SparseRows) or len(rows) * rows.n_features > _FEW_VALUES or rows.home.type != "cpu":
-            each = [cls.measure(rows, *own) for own in zip(*parts, strict=True)]
+            each = cls._of_shares(rows, own)
         else:
-            of_rows = np.array([weights_of_rows(len(rows), *own) for own in zip(*parts, strict=True)])
-            each = cls._of_chunk(rows.as_they_are(slice(None)).double(), of_rows, _rounding_of(rows.kind))
+            # the largest values of sparse columns are of a subset, whatever the weights of its rows
+            apart = isinstance(rows, SparseRows) and any(subset is not None for subset, _ in own)
+            each, some = [], 1 if apart else max(1, _FEW_VALUES // max(rows.n_features, len(rows)))
+            for part in (own[start : start + some] for start in range(0, len(own), some)):
+                if len(part) == 1:
+                    each.append(cls.measure(rows, *part[0]))
+                else:  # in one pass over all rows
+                    each += cls._measure(rows, None, np.array([weights_of_rows(len(rows), *one) for one in part]))
         each = each if known is None else [known.merged(columns) for columns in each]
         return [each[n] for n in number]
 
     @classmethod
-    def _of_shares(
-        cls, rows: SharedRows, subsets: list[np.ndarray | None], weights: list[np.ndarray | None]
-    ) -> list[Columns]:
-        """Measure rows that processes share: each its own."""
+    def _of_shares(cls, rows: SharedRows, models: list[tuple[np.ndarray | None, np.ndarray | None]]) -> list[Columns]:
+        """Measure rows that processes share, by the subset and weights of each model: each process its own."""
         shard, found = rows.shard, []
-        for subset, weight in zip(subsets, weights, strict=True):
+        for subset, weight in models:
             own = np.arange(shard.part.start, shard.part.stop) if subset is None else subset[shard.own(subset)]
             here, of_rows = own - shard.start, None if weight is None else weight[shard.part]
             counts = len(here) > 0 and (of_rows is None or of_rows[here].any())
@@ -232,18 +230,13 @@ def sizes_of(columns: list[Columns], centered: bool) -> tuple[np.ndarray, np.nda
 def _in_own_dtype(rows: DenseRows | SparseRows) -> tuple[DenseRows | SparseRows, float]:
     """Cast rows to a dtype that holds all of their values; with `Columns.rounding`."""
     kind = rows.kind
-    # sums of a chunk of bytes are exact
-    single = (kind.is_floating_point and kind is not torch.float64) or kind.itemsize == 1
+    narrow = kind.is_floating_point and kind is not torch.float64
+    # where there are many; sums of a chunk of bytes are exact
+    single = (narrow or kind.itemsize == 1) and len(rows) * rows.n_features > _FEW_VALUES
     single = (single and rows.dtype is torch.float32) or rows.home.type == "mps"
     rows = rows.at_home(torch.float32 if single else torch.float64)
     rows.scratch = Scratch()
-    return rows, _rounding_of(kind)
-
-
-def _rounding_of(kind: torch.dtype) -> float:
-    """Compute `Columns.rounding` of values of a dtype."""
-    narrow = kind.is_floating_point and kind is not torch.float64
-    return torch.finfo(kind).eps if narrow else 10 * torch.finfo(torch.float64).eps
+    return rows, torch.finfo(kind).eps if narrow else 10 * torch.finfo(torch.float64).eps
 
 
 def _parts_of(

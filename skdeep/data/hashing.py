@@ -32,11 +32,7 @@ def _bits(values: np.ndarray) -> np.ndarray:
 
 
 def hash_rows(
-    X: Any,
-    target: np.ndarray,
-    generator: np.random.Generator,
-    subset: np.ndarray | None = None,
-    shard: Shard | None = None,
+    X: Any, target: np.ndarray, generator: np.random.Generator, subset: np.ndarray | None, shard: Shard | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Hash each row's content to 64 bits, its values alone and with its target: two arrays (m,) of uint64.
 
@@ -61,7 +57,6 @@ def hash_rows(
 
 
 def _hash_values(X: Any, factors: np.ndarray, subset: np.ndarray | None) -> np.ndarray:
-    """Hash the values of rows."""
     if isinstance(X, torch.Tensor) and X.device.type == "cuda":  # MPS has no float64
         return _hash_on_device(X, factors, subset)
     of_values = np.empty(X.shape[0] if subset is None else len(subset), np.uint64)

@@ -17,7 +17,7 @@ from sklearn.utils.validation import validate_data
 from torch import Tensor
 
 from skdeep.compat.sklearn import _check_feature_names, _check_n_features, get_namespace_and_device, move_to
-from skdeep.data.categories import Categories, as_table, categories_for, others
+from skdeep.data.categories import Categories, as_table, categories_of, others
 from skdeep.data.conversion import NotNumbersError, as_numbers, column_names, floats, framed, one_array, place
 from skdeep.data.stored import TORCH_KINDS, is_mapped, opened
 from skdeep.engine.rows import MAX_VALUES, DenseRows, SparseRows, as_tensor
@@ -65,7 +65,8 @@ def check_features(estimator: Classifier, X: Data, *, reset: bool, min_samples: 
     """
     X = opened(X, None if reset else getattr(estimator, "feature_names_in_", None))
     X = framed(X, estimator.categorical_features)
-    categories = categories_for(estimator, X, reset)
+    known = getattr(estimator, "_categories", None)
+    categories = categories_of(X, estimator.categorical_features) if reset else known
     if categories is not None:
         return _check_table(estimator, X, categories, reset, min_samples)
     if not estimator._allow_nd:
@@ -107,19 +108,16 @@ def _check_table(estimator: Classifier, X: Data, categories: Categories, reset: 
 
 def _check_matrix(estimator: Classifier, X: Data, reset: bool, min_samples: int) -> Matrix:
     """Validate X and convert it to a matrix, whatever the shape of a row."""
-    if isinstance(X, StoredArray):
-        _check_form(estimator, X, reset, min_samples)
-        _check_finite(estimator, X, X.names)
-        return X
     if isinstance(X, Tensor):
         if X.layout is not torch.strided:
             raise TypeError("X is a sparse tensor; pass X.to_dense(), or a sparse array of SciPy, which stays sparse.")
         X = X.detach()
-        if X.device.type != "cpu":
-            return _check_device_tensor(estimator, X, reset, min_samples)
-        if X.dtype is torch.bfloat16:
-            X = X.float()
-        X = X.numpy()
+        if X.device.type == "cpu":
+            X = (X.float() if X.dtype is torch.bfloat16 else X).numpy()
+    if isinstance(X, Tensor | StoredArray):  # which NumPy cannot see
+        _check_form(estimator, X, reset, min_samples)
+        _check_finite(estimator, X, X.names if isinstance(X, StoredArray) else None)
+        return X
     if type(X) is np.ndarray and X.ndim == 2 and X.dtype in TORCH_KINDS and len(X) >= min_samples and X.shape[1]:
         # nothing is left to ask but this, and scikit-learn asks for longer than an epoch of a small fit takes
         names = None
@@ -198,17 +196,8 @@ def _check_finite(estimator: Classifier, X: Matrix, names: list | None) -> None:
             raise ValueError(f"{error}\nThe first is {place(tuple(at), names)}.{advice}") from error
 
 
-def _check_device_tensor(estimator: Classifier, X: Tensor, reset: bool, min_samples: int) -> Tensor:
-    """Validate a tensor that NumPy cannot see."""
-    _check_form(estimator, X, reset, min_samples)
-    if X.is_complex():
-        raise ValueError("Complex data not supported")
-    _check_finite(estimator, X, None)
-    return X
-
-
 def _check_form(estimator: Classifier, X: Tensor | StoredArray, reset: bool, min_samples: int) -> None:
-    """Raise where an array is no matrix, or has not as many columns as are known."""
+    """Raise where an array is no matrix of real numbers, or has not as many columns as are known."""
     if X.ndim != 2 and not (estimator._allow_nd and X.ndim > 2):
         raise ValueError(f"Expected 2D array, got {X.ndim}D array instead. Reshape your data.")
     if len(X) < min_samples or X.shape[1] < 1:
@@ -216,6 +205,8 @@ def _check_form(estimator: Classifier, X: Tensor | StoredArray, reset: bool, min
             f"Found array with {len(X)} sample(s) and {X.shape[1]} feature(s) (shape={tuple(X.shape)}) while a minimum "
             f"of {min_samples} and 1 is required by {type(estimator).__name__}."
         )
+    if isinstance(X, Tensor) and X.is_complex():
+        raise ValueError("Complex data not supported")
     _check_columns(estimator, X, reset)
 
 

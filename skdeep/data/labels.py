@@ -72,7 +72,8 @@ def check_target(estimator: Classifier, y: Data, X: Matrix, *, multilabel: bool,
     """
     check_given(estimator, y, name)
     y = _plain(y, name)
-    if _are_classes(y):  # what scikit-learn would look at for longer than an epoch of a small fit takes
+    if y.ndim == 1 and y.dtype.kind in "biu" and len(y) > 0 and int(y.max()) - int(y.min()) < len(y) // 2:
+        # one class per row beyond doubt, at which scikit-learn would look for longer than an epoch of a small fit takes
         check_consistent_length(X, y)
         return y
     if y.ndim not in (1, 2):
@@ -229,11 +230,6 @@ def _plain(y: Data, name: str) -> np.ndarray:
         if unboxed.dtype.kind in ("biu" if whole else "f"):  # else they are rounded, or do not fit
             return unboxed.reshape(array.shape)
     return y_objects
-
-
-def _are_classes(y: np.ndarray) -> bool:
-    """Say whether y is one class per row beyond doubt: whole numbers, of a range that is short beside their number."""
-    return y.ndim == 1 and y.dtype.kind in "biu" and len(y) > 0 and int(y.max()) - int(y.min()) < len(y) // 2
 
 
 def missing_of(y: np.ndarray) -> np.ndarray:

@@ -61,12 +61,7 @@ class Watch:
         self.codes = tensor(_filled_up([part.codes for part in parts], n_rows))
         self.target = tensor(_filled_up([part.target for part in parts], n_rows))
         # accuracy counts samples as they are; the loss weighs them as in training (one row for all models, or one each)
-        self.weight, self.loss_weight = (
-            tensor(
-                _padded([_weight_of(part, whole, name) for part, whole in zip(parts, held_out, strict=True)], n_rows)
-            )
-            for name in ("sample_weight", "weight")
-        )
+        self.weight, self.loss_weight = (tensor(self._weights(name)) for name in ("sample_weight", "weight"))
         self.totals = [self.weight.sum(1), self.loss_weight.sum(1)]
         self.group.sum_(self.totals)
         if not bool((self.totals[1] > 0).all()):
@@ -74,6 +69,15 @@ class Watch:
                 "All rows of a validation set have weight zero by class_weight, so that no epoch can be judged. Pass "
                 "X_val and y_val with other classes, use early_stopping=False, or give the classes a weight."
             )
+
+    def _weights(self, name: str) -> np.ndarray:
+        """Put weights in one table, with zeros where a set has fewer rows: of a part, in a unit of the whole set's."""
+        tables = []
+        for part, whole in zip(self.parts, self.held_out, strict=True):
+            weight = getattr(part, name)
+            own = np.ones(len(part.codes)) if weight is None else weight / power_of_two(getattr(whole, name))
+            tables.append(np.pad(np.atleast_2d(own), ((0, 0), (0, self.n_rows - own.shape[-1]))))
+        return np.concatenate(tables)
 
     def __call__(self, network: Network, models: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         accuracy, objective, calibrated, known = self._means(network, models)
@@ -159,15 +163,3 @@ def _filled_up(arrays: list, n_rows: int) -> np.ndarray:
         return np.concatenate([array, np.repeat(other, n_rows - len(array), axis=0)])
 
     return np.stack([filled(array) for array in arrays])
-
-
-def _weight_of(part: Problem, whole: Problem, name: str) -> np.ndarray:
-    """Take the weights of a part of some rows, in a unit that is the same for all parts."""
-    weight = getattr(part, name)
-    return np.ones(len(part.codes)) if weight is None else weight / power_of_two(getattr(whole, name))
-
-
-def _padded(weights: list[np.ndarray], n_rows: int) -> np.ndarray:
-    """Put the weights of several sets of rows into one table, with zeros where a set has fewer than `n_rows`."""
-    tables = [np.atleast_2d(np.asarray(weight, dtype=np.float64)) for weight in weights]
-    return np.concatenate([np.pad(table, ((0, 0), (0, n_rows - table.shape[1]))) for table in tables])

@@ -232,7 +232,8 @@ class Problem:
 
     def dealt(self, distinct: DistinctRows, n_folds: int, seed: int, merges: set[bool]) -> dict[bool, Folds]:
         """Deal the rows of non-zero weight into folds, with equal rows merged, or not, or both; see `merged`."""
-        fold, share = splits.deal(distinct, n_folds, seed)
+        fold = splits.fold_of_rows(distinct, n_folds)
+        share = splits.dealt_shares(distinct, fold, n_folds, seed)
         return {merge: self.folds(distinct, fold, share, merge) for merge in merges}
 
     def folds(self, distinct: DistinctRows, fold: np.ndarray, share: np.ndarray, merge: bool) -> Folds:

@@ -67,7 +67,10 @@ def _check_alike(group: Group, form: dict[str, Any]) -> None:
     for rank, other in enumerate(forms):
         for what, value in other.items():
             if repr(value) != repr(forms[0][what]):
-                first, own = _differing(forms[0][what], value)
+                first, own = forms[0][what], value
+                if isinstance(first, tuple) and isinstance(own, tuple) and len(first) == len(own):
+                    pairs = zip(first, own, strict=True)
+                    first, own = next(pair for pair in pairs if repr(pair[0]) != repr(pair[1]))
                 raise ValueError(
                     f"The processes have different {what}: {first} in rank 0, {own} in rank {rank}. Each has to be "
                     "given its rows of one table, and the same estimator."
@@ -82,11 +85,3 @@ def _labels(group: Group, own: np.ndarray) -> np.ndarray:
         found = sorted({str(part.dtype) for part in parts})
         raise ValueError(f"The processes have labels of different kinds: {found}. Convert them to one dtype.")
     return np.concatenate(parts) if parts else own
-
-
-def _differing(first: Any, other: Any) -> tuple[Any, Any]:
-    """Pick what is different in two tuples of one length; else the two."""
-    if isinstance(first, tuple) and isinstance(other, tuple) and len(first) == len(other):
-        pairs = [pair for pair in zip(first, other, strict=True) if repr(pair[0]) != repr(pair[1])]
-        return pairs[0]
-    return first, other

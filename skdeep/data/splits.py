@@ -247,12 +247,6 @@ def _up_to(wanted: float, weight: np.ndarray, is_heavy: np.ndarray, unit: float)
     return np.flatnonzero(chosen)
 
 
-def deal(rows: DistinctRows, n_folds: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Deal the distinct rows into folds; return the fold of each, and the shares of those that are divided."""
-    fold = fold_of_rows(rows, n_folds)
-    return fold, dealt_shares(rows, fold, n_folds, seed)
-
-
 def dealt_shares(rows: DistinctRows, fold: np.ndarray, n_folds: int, seed: int) -> np.ndarray:
     """Deal the observations that divided rows stand for into folds, at random, classes in proportion.
 

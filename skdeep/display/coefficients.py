@@ -90,10 +90,6 @@ class CoefficientsDisplay:
             As in `from_bootstrap`.
         **options
             Passed to `bootstrap_coefficients`: ``n_resamples`` or ``random_state``, for example.
-
-        Returns
-        -------
-        CoefficientsDisplay
         """
         check_matplotlib_support(f"{cls.__name__}.from_estimator")
         found = bootstrap_coefficients(estimator, X, y, **options)
@@ -120,10 +116,6 @@ class CoefficientsDisplay:
             See `BootstrapCoefficients.interval`.
         ax, max_columns
             See `plot`.
-
-        Returns
-        -------
-        CoefficientsDisplay
         """
         low, high = found.interval(confidence, method)
         rows = [str(label) for label in found.classes] if len(found.coef) > 1 else None
@@ -140,10 +132,6 @@ class CoefficientsDisplay:
             None makes a figure.
         max_columns : int, default=20
             Columns with the largest coefficients that are drawn.
-
-        Returns
-        -------
-        self : CoefficientsDisplay
         """
         coef, low, high = (np.atleast_2d(part) for part in (self.coef, self.low, self.high))
         n_rows = len(coef)

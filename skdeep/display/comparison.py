@@ -83,10 +83,6 @@ class ComparisonDisplay:
         ax
             See `plot`.
 
-        Returns
-        -------
-        ComparisonDisplay
-
         Raises
         ------
         ValueError
@@ -119,10 +115,6 @@ class ComparisonDisplay:
         ----------
         ax : Axes, default=None
             None makes a figure.
-
-        Returns
-        -------
-        self : ComparisonDisplay
         """
         self.ax_ = get_axes(self, ax, 1, (6.5, 1.4 + 0.5 * len(self.names)))[0]
         self.figure_ = self.ax_.figure

@@ -82,10 +82,6 @@ class LossCurveDisplay:
         ax
             See `plot`.
 
-        Returns
-        -------
-        LossCurveDisplay
-
         Raises
         ------
         TypeError
@@ -116,10 +112,6 @@ class LossCurveDisplay:
         ----------
         ax : Axes or pair of Axes, default=None
             A pair takes losses and scores, a single one the losses. None makes a figure.
-
-        Returns
-        -------
-        self : LossCurveDisplay
         """
         curves: dict[str, list | None] = {
             "loss": self.losses,

@@ -91,10 +91,6 @@ class RegularizationPathDisplay:
             As in `from_path`.
         **options
             Passed to `regularization_path`: ``cv``, ``scoring`` or ``n_jobs``, for example.
-
-        Returns
-        -------
-        RegularizationPathDisplay
         """
         check_matplotlib_support(f"{cls.__name__}.from_estimator")
         path = regularization_path(estimator, X, y, alphas, **options)
@@ -117,10 +113,6 @@ class RegularizationPathDisplay:
         score_name : str, default="score"
         ax
             See `plot`.
-
-        Returns
-        -------
-        RegularizationPathDisplay
         """
         if names is None and path.coefs is not None:
             names = _names(path)
@@ -143,10 +135,6 @@ class RegularizationPathDisplay:
         ----------
         ax : Axes or pair of Axes, default=None
             A pair takes coefficients and scores, a single one the scores. None makes a figure.
-
-        Returns
-        -------
-        self : RegularizationPathDisplay
         """
         n = 1 if self.coefs is None else 2
         self.axes_ = get_axes(self, ax, n, (5.5 * n, 4))

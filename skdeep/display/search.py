@@ -90,10 +90,6 @@ class SearchDisplay:
             Which score, for a search with several; None takes the one that ``refit`` names.
         ax
             See `plot`.
-
-        Returns
-        -------
-        SearchDisplay
         """
         check_is_fitted(search, "cv_results_")
         several = getattr(search, "multimetric_", False)
@@ -136,10 +132,6 @@ class SearchDisplay:
         score_name : str, default=None
             Label; None is `metric`.
 
-        Returns
-        -------
-        SearchDisplay
-
         Raises
         ------
         ValueError
@@ -178,10 +170,6 @@ class SearchDisplay:
             None makes a figure.
         cmap : str or Colormap, default="viridis"
             Colours of the scores.
-
-        Returns
-        -------
-        self : SearchDisplay
         """
         axes = [_Axis(values) for values in self.params.values()]
         size = (5.5, 4) if len(axes) == 1 else (6.2, 4.6)

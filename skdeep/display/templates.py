@@ -113,10 +113,6 @@ class TemplatesDisplay:
         ax, n_cols
             See `plot`.
 
-        Returns
-        -------
-        TemplatesDisplay
-
         Raises
         ------
         TypeError
@@ -155,10 +151,6 @@ class TemplatesDisplay:
             Images beside each other; None is up to 10, in rows of equal length.
         cmap : str or Colormap, default="RdBu"
             Diverging colours of the templates.
-
-        Returns
-        -------
-        self : TemplatesDisplay
         """
         groups = [self.templates] if self.means is None else [self.templates, self.means]
         own_titles = self.mean_names not in (None, self.names)

@@ -153,12 +153,10 @@ def _workers(client: Any) -> list[str]:
 
 
 def _process() -> tuple[str, int]:
-    """Name the process that this is."""
     return socket.gethostname(), os.getpid()
 
 
 def _free_port(host: str) -> int:
-    """Find a port that nobody listens at."""
     with socket.create_server((host, 0)) as server:
         return server.getsockname()[1]
 
@@ -219,7 +217,6 @@ def _fit_run(
 
 
 def _joined(parts: tuple) -> Any:
-    """Join partitions, one below the other."""
     if len(parts) == 1:
         return parts[0]
     if sparse.issparse(parts[0]):

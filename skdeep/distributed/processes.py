@@ -25,17 +25,9 @@ class LostProcessError(RuntimeError):
 
 
 class Processes(Group):
-    """All processes of torch.distributed.
+    """All processes of torch.distributed, of which one waits for others some seconds at most, `timeout`.
 
-    Parameters
-    ----------
-    timeout : float
-        Seconds to wait for others at most.
-
-    Attributes
-    ----------
-    n_messages, n_bytes : int
-        What this process has taken part in: sums and gathered values, and the bytes that it has given to them.
+    It counts in how many sums and gathered values it has taken part, `n_messages`, and the bytes given, `n_bytes`.
     """
 
     def __init__(self, timeout: float):

@@ -4,8 +4,6 @@ After step t, :math:`\bar\theta \leftarrow \bar\theta + \frac{\eta + 1}{t + \eta
 :math:`\eta = 3`: what the last quarter or so of the steps went through, whenever training ends. Their noise averages
 out while the learning rate stays where it is, so that half as many steps lead as far as under a rate that falls.
 
-References
-----------
 Shamir & Zhang, *Stochastic gradient descent for non-smooth optimization: convergence results and optimal averaging
 schemes*, ICML 2013, section 4.
 """

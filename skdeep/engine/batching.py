@@ -119,7 +119,7 @@ class Batches:
         self.target, self.weight, self.subset = target, weight, subset
         self.generators, self.batch_size, self.shuffle, self.draws = generators, batch_size, shuffle, draws
         self.shared = not isinstance(subset, list) and all(g is generators[0] for g in generators)
-        subsets = subset if isinstance(subset, list) else [subset] * len(generators)
+        self._subsets = subsets = subset if isinstance(subset, list) else [subset] * len(generators)
         #: How many models in turn share their order: as many as train on each of the batches' rows.
         self.n_alike = 1
         if isinstance(rows.local, DenseRows) and not self.shared:
@@ -150,12 +150,11 @@ class Batches:
         Those of groups lie one after the other, with their targets and weights.
         """
         rows, form = self.rows, (self.generators, self.batch_size, self.shuffle, self.draws)
-        subsets = self.subset if isinstance(self.subset, list) else [self.subset] * len(self.generators)
-        n_groups = len(subsets) // self.n_alike
+        n_groups = len(self._subsets) // self.n_alike
         # not where models share an order that are none in turn
-        apart = not self.shared and n_groups == len(numbered(self.generators, subsets)[0])
+        apart = not self.shared and n_groups == len(numbered(self.generators, self._subsets)[0])
         if apart and isinstance(rows, DenseRows) and (self.weight is None or self.weight.ndim == 1):
-            index = [np.arange(len(rows)) if own is None else own for own in subsets[:: self.n_alike]]
+            index = [np.arange(len(rows)) if own is None else own for own in self._subsets[:: self.n_alike]]
             own = network.prepare_each(rows, index, self.n_alike)
             if own is not None:
                 ends, (_, whole) = np.cumsum([len(part) for part in index]), self._placed(np.concatenate(index))
@@ -170,8 +169,7 @@ class Batches:
             return Draw([], None)  # nothing: one batch that is kept
         if self.shared:
             return Draw([self._order(0)], self._seeds([0]) if self.draws else None)
-        subsets = self.subset if isinstance(self.subset, list) else [self.subset] * len(self.generators)
-        first, number = numbered(self.generators, subsets)  # models that share both share what is drawn
+        first, number = numbered(self.generators, self._subsets)  # models that share both share what is drawn
         orders, seeds = [self._order(model) for model in first], self._seeds(first) if self.draws else None
         return Draw([orders[n] for n in number], None if seeds is None else seeds[number])
 
@@ -277,9 +275,7 @@ class Batches:
         return self.target[rows], weight
 
     def _order(self, model: int) -> np.ndarray:
-        """Draw the order of a model's rows in the coming epoch."""
-        n = int(self.n_rows[model])
-        subset = self.subset[model] if isinstance(self.subset, list) else self.subset
+        n, subset = int(self.n_rows[model]), self._subsets[model]
         if self.shuffle and n > self.batch_size:
             return self.rows.shuffled(subset, self.generators[model])
         return np.arange(n) if subset is None else subset

@@ -7,8 +7,6 @@ on the device: indices of the batch, seeds, and what the optimizer has laid out.
 The step is the one of the training loop. Steps for which some model has no full batch, and all steps of what cannot be
 recorded (rows that are sparse or streamed, modules of users, observers of batches), are left to that loop.
 
-References
-----------
 https://pytorch.org/blog/accelerating-pytorch-with-cuda-graphs
 """
 

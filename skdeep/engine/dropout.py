@@ -5,8 +5,6 @@ a unit are SplitMix64's at its place (`hashing.py`): a hash of seed, layer, row 
 host. So what a model meets depends neither on the other models of its stack, nor on rows that fill up a batch, nor on
 the device.
 
-References
-----------
 Srivastava et al., *Dropout: a simple way to prevent neural networks from overfitting*, JMLR 15, 2014. Huang et al.,
 *Deep networks with stochastic depth*, ECCV 2016.
 """

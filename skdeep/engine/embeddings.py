@@ -15,8 +15,6 @@ the less each says at first. For columns whose values are all edges, s is infini
 categories, whose order says nothing. Where factors on the columns are learnt, all bins of a column share one: how much
 its bends matter, beside how much the column does. It has further to go, and is learnt twice as fast.
 
-References
-----------
 Y. Gorishniy, I. Rubachev & A. Babenko, *On embeddings for numerical features in tabular deep learning*, NeurIPS 2022.
 """
 
@@ -88,6 +86,8 @@ class Bins:
         if place is None:
             place = np.flatnonzero(exists.any(0)) if start is not None else np.arange(self.n_whole)
         self.place, self._column = place, place // low.shape[-1]
+        #: How many columns the bins are, of a model; and the h of each, (K, E) or (1, E).
+        self.n_columns, self.limits = len(place), self.limit[:, self._column, 0]
         self._exists = exists.reshape(-1, self.n_whole)[:, place]
         lines = [part.reshape(-1, self.n_whole)[:, place] for part in (self.slope, self.offset)]
         columns = (torch.from_numpy(part).unsqueeze(1) for part in (*lines, self.limits))
@@ -98,16 +98,6 @@ class Bins:
     def __len__(self) -> int:
         """Count the models that have bins of their own; 1 where all have the same."""
         return len(self.known)
-
-    @property
-    def n_columns(self) -> int:
-        """How many columns the bins are, of a model."""
-        return len(self.place)
-
-    @property
-    def limits(self) -> np.ndarray:
-        """The h of each bin, (K, E) or (1, E)."""
-        return self.limit[:, self._column, 0]
 
     def sharing(self, n_own: int) -> np.ndarray:
         """Make the matrix (f, d) that leads from factors on so many columns, then on all bins of each, to a layer's d.

@@ -1,7 +1,5 @@
 """The hash of SplitMix64 on tensors: integer arithmetic, the same on every device.
 
-References
-----------
 Steele, Lea & Flood, *Fast splittable pseudorandom number generators*, OOPSLA 2014.
 """
 

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from skdeep.engine.embeddings import Bins
 from skdeep.engine.frame import Frame, kept
-from skdeep.engine.networks import as_shared
-from skdeep.engine.per_model import csr_tensor, fetched, index_of
+from skdeep.engine.networks import as_shared, scaled
+from skdeep.engine.per_model import fetched, index_of
 from skdeep.engine.rows import DenseRows, SparseRows
 from skdeep.engine.scratch import Scratch
 
@@ -76,11 +76,8 @@ class Standardization:
             if self.center is not None:
                 bias = bias - (coef * self.center).sum(-1)
             return X, coef[..., : d - len(self.indicated)], bias
-        if X.shape[1] == d and len(self.scale) > 1:  # rows that models share, each in a scale of its own
-            return X, coef * self.scale, bias
-        scale = self.scale if X.shape[1] == d else self.scale.expand(n_models, -1, -1)
-        values = X.values() * scale.flatten().index_select(0, X.col_indices())
-        return csr_tensor(X.crow_indices(), X.col_indices(), values, X.shape), coef, bias
+        in_columns = scaled(X, self.scale, n_models)
+        return (X, coef * self.scale, bias) if in_columns is None else (in_columns, coef, bias)
 
     def all_at_once(self, rows: DenseRows | SparseRows) -> DenseRows | None:
         """Standardise rows that stay where they are computed with; None where that is better done batch by batch."""

@@ -61,6 +61,7 @@ class ModuleNetwork(Network):
     """
 
     module: nn.Module
+    whole_batches = True
 
     def __init__(
         self,
@@ -77,6 +78,8 @@ class ModuleNetwork(Network):
         self.leaves = sorted([p for p in module.parameters() if p.requires_grad], key=lambda p: p.ndim < 2)
         self.params = [p.detach().unsqueeze(0) for p in self.leaves]
         self.n_coefs = sum(p.ndim >= 2 for p in self.leaves)
+        norms = [part for part in module.modules() if isinstance(part, _BatchNorm)]
+        self.couples_rows = any(not isinstance(part, nn.SyncBatchNorm) for part in norms)
         self._numbers = OwnNumbers()
         self._may_be_infinite = [not bool(b.isfinite().all()) for b in module.buffers()]  # as masks of attention are
         # until a step has shown what the module does; such a step is watched
@@ -93,15 +96,6 @@ class ModuleNetwork(Network):
     @property
     def row_size(self) -> int:
         return self.n_values
-
-    @property
-    def whole_batches(self) -> bool:
-        return True
-
-    @property
-    def couples_rows(self) -> bool:
-        parts = self.module.modules()
-        return any(isinstance(part, _BatchNorm) and not isinstance(part, nn.SyncBatchNorm) for part in parts)
 
     def _rows(self, X: Tensor, copy: bool) -> Tensor:
         """Shape a batch as the module wants it; copied if it may write to it, which may be the user's memory."""

@@ -98,6 +98,15 @@ def weight_gradient(X: Tensor, G: Tensor) -> Tensor:
     return torch.bmm(G.mT.reshape(len(X), -1, X.shape[1]), X).view(n_models, n_out, -1)
 
 
+def scaled(X: Tensor, scale: Tensor, n_models: int) -> Tensor | None:
+    """Scale the columns of a sparse batch by (K or 1, 1, d); None where models share it, each in a scale of its own."""
+    if (same_rows := X.shape[1] == scale.shape[-1]) and len(scale) > 1:
+        return None
+    scale = scale if same_rows else scale.expand(n_models, -1, -1)
+    values = X.values() * scale.flatten().index_select(0, X.col_indices())
+    return csr_tensor(X.crow_indices(), X.col_indices(), values, X.shape)
+
+
 def pulled_back(values: list[Tensor], gradients: list[Tensor], leaves: Sequence[Tensor]) -> list[Tensor]:
     """Compute gradients in the `leaves`, from gradients in `values` that autograd has seen come about."""
     # as a scalar: given gradients to start from, torch imports its symbolic shapes first, for half a second
@@ -141,6 +150,8 @@ class Network:
     n_coefs: int
     #: Whether a step takes seeds, of which all that is drawn in it follows.
     draws = False
+    #: Whether the scores of a row in training depend on the other rows of its batch; and whether it cannot be cut.
+    couples_rows = whole_batches = False
     #: In which dtype the products of a step are taken, if not in that of the parameters.
     products: torch.dtype | None = None
     #: Whether steps on dense rows make the same calls, whatever the values: such a step may be recorded, and replayed.
@@ -158,16 +169,6 @@ class Network:
     def names(self) -> list[str]:
         """Names of the `tensors`, for those who show or save them."""
         return ["weight_0", "bias_0"][: len(self.params)]
-
-    @property
-    def whole_batches(self) -> bool:
-        """Whether the scores of a row in training depend on the others of its batch, which then cannot be cut."""
-        return False
-
-    @property
-    def couples_rows(self) -> bool:
-        """Whether the scores of a row in training depend on the other rows of its batch."""
-        return False
 
     @property
     def n_models(self) -> int:
@@ -381,17 +382,11 @@ class Linear(Network):
 
     def _with_scale(self, X: Tensor) -> Tensor | None:
         """Scale the columns of a sparse batch: its values are few beside the coefficients. None if that cannot be."""
-        same_rows = X.shape[-1] == self.params[0].shape[-1]
         if X.layout is not torch.sparse_csr or self.scale is None or self.center is not None:
             return None
-        if same_rows and len(self.scale) > 1:
-            return None
-        scale = self.scale if same_rows else self.scale.expand(self.n_models, -1, -1)
-        values = X.values() * scale.flatten().index_select(0, X.col_indices())
-        return csr_tensor(X.crow_indices(), X.col_indices(), values, X.shape)
+        return scaled(X, self.scale, self.n_models)
 
     def _of_scaled(self, X: Tensor) -> Tensor:
-        """Compute scores of a batch in scaled columns."""
         return affine(X, self.params[0], self.params[1] if len(self.params) > 1 else self._no_intercept)
 
     def scores(self, X: Tensor) -> Tensor:

@@ -4,8 +4,6 @@ r"""Normalisation of the pre-activations of a stack: :math:`\gamma \frac{z - \mu
 them), or of a row over its columns. Pre-activations are ``(K, B, h)``; :math:`\gamma`, :math:`\beta` and the running
 averages are ``(K, h)``.
 
-References
-----------
 Ioffe & Szegedy, *Batch normalization*, ICML 2015. Ba, Kiros & Hinton, *Layer normalization*, 2016.
 """
 

@@ -222,8 +222,6 @@ class SGD(Optimizer):
 
     Nesterov's variant moves by :math:`g + \rho v` instead of :math:`v`.
 
-    References
-    ----------
     Sutskever et al., *On the importance of initialization and momentum in deep learning*, ICML 2013.
     """
 
@@ -232,36 +230,15 @@ class SGD(Optimizer):
 
     def __init__(self, params: list[Tensor], learning_rate: np.ndarray, *args: Any, **options: Any):
         super().__init__(params, learning_rate, *args, **options)
-        self._has_momentum, self._resistance = bool(self.momentum.any()), 1 - self.momentum
-        #: What the velocities of each model are multiplied by, (K,), and whether that is one.
-        self._unit, self._is_plain = np.ones(len(learning_rate)), True
-        #: What the rates that are laid out have more than the first model's, if one kernel does the steps.
-        self._relative = self._unit
-        self._n_moves = 0
+        self._has_momentum, self._resistance, self._n_moves = bool(self.momentum.any()), 1 - self.momentum, 0
 
     def rest(self, model: int) -> None:
         for velocity in self.velocity:
             velocity[model] = 0
 
-    def _express(self, unit: np.ndarray) -> None:
-        """Keep the velocities of each model times its `unit`."""
-        if (unit != self._unit).any():
-            for velocity in self.velocity:
-                velocity.mul_(per_model(unit / self._unit, velocity))
-        self._unit, self._is_plain = unit, False
-
-    def _express_plainly(self) -> None:
-        """Keep the velocities as they are."""
-        if not self._is_plain:
-            self._express(np.ones(len(self._unit)))
-            self._is_plain = True
-
     def _numbers(self, factors: np.ndarray) -> np.ndarray:
         alike = self._has_momentum and self._may_fuse and uniform(self.momentum)
-        # one rate for all: what a model's rate has more than the first one's goes into its gradients and velocities
-        alike = alike and bool((factors == factors[:, :1]).all()) and bool(self.learning_rate[0] > 0)
-        self._fuses = alike
-        self._relative = self.learning_rate / self.learning_rate[0] if alike else np.ones(len(self.learning_rate))
+        self._fuses = alike and bool((self._rates == self._rates[:, :1]).all())
         return np.stack([self._rates, self._rates / self._resistance], axis=1)
 
     def _forget(self) -> None:
@@ -277,11 +254,6 @@ class SGD(Optimizer):
     def _update(self, gradients: list[Tensor], numbers: Numbers) -> None:
         self._forget()
         if self._fuses:
-            if uniform(self._relative):
-                self._express_plainly()
-            else:
-                self._express(self._relative)
-                gradients = [gradient.mul_(per_model(self._unit, gradient)) for gradient in gradients]
             _fused_sgd_(
                 *self._vectors(gradients),
                 lr=_of_kernel(numbers),
@@ -293,7 +265,6 @@ class SGD(Optimizer):
                 is_first_step=False,
             )
             return
-        self._express_plainly()
         for param, gradient, velocity in zip(self.params, gradients, self.velocity, strict=True):
             step = per_model(-numbers[0], param)
             momentum = per_model(self.momentum, param)
@@ -306,26 +277,8 @@ class SGD(Optimizer):
                 step = step * momentum
             add_scaled_(param, velocity, step)
 
-    @property
-    def form(self) -> Hashable:
-        return self._fuses, self._relative.tobytes()
-
     def prox_step(self, index: int) -> float | Tensor:
         return per_model(self._taken[1], self.params[index])
-
-    def select(self, models: np.ndarray, params: list[Tensor]) -> Optimizer:
-        self._express_plainly()
-        return super().select(models, params)
-
-    def put(self, models: np.ndarray, part: Optimizer) -> None:
-        assert isinstance(part, SGD)
-        for optimizer in (self, part):
-            optimizer._express_plainly()
-        super().put(models, part)
-
-    def states(self, models: np.ndarray) -> list[dict]:
-        self._express_plainly()
-        return super().states(models)
 
 
 class Adam(Optimizer):
@@ -333,8 +286,6 @@ class Adam(Optimizer):
 
     .. math:: \theta \leftarrow \theta - \epsilon \hat m / (\sqrt{\hat v} + \epsilon_0)
 
-    References
-    ----------
     Kingma & Ba, *Adam: a method for stochastic optimization*, ICLR 2015.
     """
 
@@ -405,8 +356,6 @@ class AdamW(Adam):
     ``alpha`` is then the decay per unit of learning rate, :math:`\theta \leftarrow \theta - \epsilon\alpha\theta`, and
     no longer the weight of a penalty in an objective.
 
-    References
-    ----------
     Loshchilov & Hutter, *Decoupled weight decay regularization*, ICLR 2019.
     """
 

@@ -10,8 +10,6 @@ is `scaled` by ``s = dW/dV`` (a tensor that broadcasts against V) is then in V.
 
 To add a penalty, write a class with these methods and name it in `PENALTIES`.
 
-References
-----------
 Parikh & Boyd, *Proximal algorithms*, Foundations and Trends in Optimization 1(3), 2014, section 6.
 """
 
@@ -29,9 +27,6 @@ from skdeep.compat.torch import _foreach_add_
 from skdeep.engine.per_model import add_scaled_, number, per_model, to_numpy64
 from skdeep.engine.scratch import Scratch
 
-#: Interval whose projection a proximal map takes off, and divisor of the rest.
-_Map = tuple[float | Tensor, float | Tensor, float | Tensor]
-
 
 class ElasticNet:
     r"""A mix of both norms: :math:`R(W) = \tfrac{1 - r}{2} \|W\|_2^2 + r \|W\|_1` with r = ``l1_ratio``.
@@ -39,8 +34,6 @@ class ElasticNet:
     The strength alpha and r, from 0 (L2 only) to 1 (L1 only), are (K,), per model, or (K, C), per row of its
     coefficients (K, C, ...).
 
-    References
-    ----------
     Zou & Hastie, *Regularization and variable selection via the elastic net*, JRSS B 67(2), 2005.
     """
 
@@ -49,10 +42,8 @@ class ElasticNet:
         self.l1_ratio = l1_ratio
         self.scale: Tensor | None = None
         self._known: dict[tuple, tuple[float | Tensor, float | Tensor]] = {}
-        #: By `kind_of`: the strength of the smooth part in coefficients of the scale, and the map of the last step, if
-        #: that was a number, or one per model.
+        #: By `kind_of`: the strength of the smooth part in coefficients of the scale.
         self._ridges: dict[tuple, Tensor] = {}
-        self._maps: dict[tuple, tuple[float | Tensor, _Map]] = {}
         self._scratch = Scratch()
 
     @property
@@ -67,16 +58,6 @@ class ElasticNet:
     @cached_property
     def _has_l1(self) -> bool:
         return bool(self.l1_ratio.any())
-
-    @cached_property
-    def _ridge(self) -> list[float]:
-        """Strength of the smooth part of each model."""
-        return self.curvature().tolist()
-
-    @cached_property
-    def _lasso(self) -> list[float]:
-        """Strength of the L1 part of each model."""
-        return (self.alpha * self.l1_ratio).tolist()
 
     def select(self, models: np.ndarray) -> ElasticNet:
         """Select the penalty of some of the models."""
@@ -110,12 +91,9 @@ class ElasticNet:
         if not self._is_penalty:
             return np.zeros(len(self.alpha))
         n_l2 = len(norms) // 2 if self._has_l1 else len(norms)
-        if self.alpha.ndim == 2:
-            squares, lasso = self.curvature().T / 2 * np.square(norms[:n_l2]), (self.alpha * self.l1_ratio).T
-            return squares.sum(0) + (lasso * norms[n_l2:]).sum(0) if self._has_l1 else squares.sum(0)
-        # in Python: few numbers, and nobody is to be warned here of one that is not finite
-        models = zip(self._ridge, self._lasso, norms.T.tolist(), strict=True)
-        return np.array([a / 2 * sum(v * v for v in own[:n_l2]) + b * sum(own[n_l2:]) for a, b, own in models])
+        with np.errstate(over="ignore", invalid="ignore"):  # nobody is to be warned here of numbers that are not finite
+            value = (self.curvature().T / 2 * np.square(norms[:n_l2])).sum(0)
+            return value + ((self.alpha * self.l1_ratio).T * norms[n_l2:]).sum(0) if self._has_l1 else value
 
     def curvature(self) -> np.ndarray:
         """Compute the second derivative of the smooth part, per model."""
@@ -153,51 +131,33 @@ class ElasticNet:
         It is in the map alone. What follows from it is computed once: like the strengths, it has to stay as it is.
         """
         penalty = copy.copy(self)
-        penalty.scale, penalty._ridges, penalty._maps, penalty._scratch = scale, {}, {}, Scratch()
+        penalty.scale, penalty._ridges, penalty._scratch = scale, {}, Scratch()
         return penalty
 
     def prox_(self, coef: Tensor, step: float | Tensor) -> None:
         """Apply, in place, the proximal map of ``step * alpha * R(scale * coef)``; `step` may differ per coordinate."""
-        kind = kind_of(coef)
-        known = self._maps.get(kind)
-        if known is None or not _is_same(known[0], step):
-            known = step, self._map(coef, step)
-            if not isinstance(step, Tensor):
-                self._maps[kind] = known
-            elif step.device.type == "cpu" and step.shape != coef.shape:  # a number per model
-                self._maps[kind] = step.clone(), known[1]
-        low, high, divisor = known[1]
-        if isinstance(high, Tensor) or high:
+        lasso, ridge = self._strengths(coef)
+        if isinstance(lasso, Tensor) or lasso:
+            high = lasso * step if self.scale is None else lasso * step * self.scale
             # sign(v) max(|v| - t, 0) as v minus its projection on [-t, t]
             projection = self._scratch.like("projection", coef)
-            coef.sub_(torch.clamp(coef, low, high, out=projection))  # type: ignore[arg-type]
-        if isinstance(divisor, Tensor) or divisor != 1:
-            coef.div_(divisor)
+            coef.sub_(torch.clamp(coef, -high, high, out=projection))  # type: ignore[arg-type]
+        if isinstance(ridge, Tensor) or ridge:
+            coef.div_(self._divisor(coef, ridge, step))
 
-    def _map(self, coef: Tensor, step: float | Tensor) -> _Map:
-        """Compute the proximal map of a step, ``scale`` included; the divisor may be in scratch memory."""
-        l1, l2 = self._strengths(coef)
-        high = l1 * step if isinstance(l1, Tensor) or l1 else 0.0
-        if self.scale is not None and (isinstance(high, Tensor) or high):
-            high = high * self.scale
-        if not isinstance(l2, Tensor) and (not l2 or (self.scale is None and not isinstance(step, Tensor))):
-            return -high, high, 1 + l2 * step if l2 else 1.0
+    def _divisor(self, coef: Tensor, ridge: float | Tensor, step: float | Tensor) -> float | Tensor:
+        """Compute what the proximal map of the smooth part divides by; it may be in scratch memory."""
+        if self.scale is None and not (isinstance(ridge, Tensor) or isinstance(step, Tensor)):
+            return 1 + ridge * step
         kind, one = kind_of(coef), number(1.0, coef)
         if kind not in self._ridges:
-            ridge = l2 if isinstance(l2, Tensor) else number(l2, coef)
+            ridge = ridge if isinstance(ridge, Tensor) else number(ridge, coef)
             self._ridges[kind] = ridge if self.scale is None else self.scale.square() * ridge
-        ridge = self._ridges[kind]
+        scaled = self._ridges[kind]
         if not isinstance(step, Tensor):
-            return -high, high, torch.add(one, ridge, alpha=step)
+            return torch.add(one, scaled, alpha=step)
         room = self._scratch.like("divisor", coef) if step.shape == coef.shape else None
-        return -high, high, torch.addcmul(one, step, ridge, out=room)
-
-
-def _is_same(known: float | Tensor, step: float | Tensor) -> bool:
-    """Tell whether a step is as known, where the host sees that at once."""
-    if isinstance(known, Tensor) and isinstance(step, Tensor):
-        return step.device.type == "cpu" and torch.equal(known, step)
-    return not isinstance(known, Tensor) and not isinstance(step, Tensor) and known == step
+        return torch.addcmul(one, step, scaled, out=room)
 
 
 def kind_of(coef: Tensor) -> tuple[int, torch.dtype, torch.device]:

@@ -58,13 +58,7 @@ def numbered(*lists: Sequence[Any]) -> tuple[list[int], list[int]]:
     """Number the distinct objects of a list, or of several the distinct rows.
 
     Objects are the same if they are one object, as a generator that models share is. Returned are where each is first,
-    and for every place the number of the one that is there.
-
-    Examples
-    --------
-    >>> one, other = [0], [0]
-    >>> numbered([one, other, one])
-    ([0, 1], [0, 1, 0])
+    and for every place the number of the one that is there: of ``[one, other, one]``, ``[0, 1]`` and ``[0, 1, 0]``.
     """
     known: dict[tuple[int, ...], int] = {}
     first: list[int] = []
@@ -79,13 +73,7 @@ def numbered(*lists: Sequence[Any]) -> tuple[list[int], list[int]]:
 
 
 def run_length(numbers: Sequence[int]) -> int:
-    """Count how many in turn have the same number, if these are 0, 1, 2, ... and all have as many; else return one.
-
-    Examples
-    --------
-    >>> run_length([0, 0, 0, 1, 1, 1]), run_length([0, 0, 1]), run_length([0, 1, 0, 1])
-    (3, 1, 1)
-    """
+    """Count how many in turn have the same number, if these are 0, 1, 2, ... and all have as many; else return one."""
     length = len(numbers) // (max(numbers) + 1)
     return length if list(numbers) == [place // length for place in range(len(numbers))] else 1
 
@@ -128,19 +116,13 @@ def fetched(tensors: Sequence[Tensor]) -> list[np.ndarray]:
     if not tensors or tensors[0].device.type == "cpu":
         return [tensor.detach().numpy().copy() for tensor in tensors]
     found: list[np.ndarray] = [np.empty(0)] * len(tensors)
-    for _, places in sorted(_by_dtype(tensors).items()):
+    for dtype in {tensor.dtype for tensor in tensors}:
+        places = [place for place, tensor in enumerate(tensors) if tensor.dtype is dtype]
         parts = [tensors[place].detach() for place in places]
         whole = torch.cat([part.reshape(-1) for part in parts]).cpu()
         for place, part, flat in zip(places, parts, whole.split([part.numel() for part in parts]), strict=True):
             found[place] = flat.view(part.shape).numpy().copy()
     return found
-
-
-def _by_dtype(tensors: Sequence[Tensor]) -> dict[str, list[int]]:
-    places: dict[str, list[int]] = {}
-    for place, tensor in enumerate(tensors):
-        places.setdefault(str(tensor.dtype), []).append(place)
-    return places
 
 
 def index_of(models: np.ndarray, like: Tensor) -> Tensor:

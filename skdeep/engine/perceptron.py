@@ -184,6 +184,8 @@ class MLP(Network):
     def _settle(self) -> None:
         """Note what every step asks for."""
         self.draws = bool(self.dropout.any() or (self.blocks and self.stochastic_depth.any()))
+        self.couples_rows = bool(self.buffers)
+        self.whole_batches = self.draws or self.couples_rows
         self._row_size = super().row_size
         if self.standardization is not None and not self._is_prepared:
             self._row_size += self.standardization.row_size
@@ -191,14 +193,6 @@ class MLP(Network):
     @property
     def names(self) -> list[str]:
         return [f"{name}_{i}" for name, size in self._sizes.items() for i in range(size)]
-
-    @property
-    def whole_batches(self) -> bool:
-        return self.draws or self.couples_rows
-
-    @property
-    def couples_rows(self) -> bool:
-        return bool(self.buffers)
 
     @property
     def row_size(self) -> int:

@@ -123,12 +123,9 @@ class Halt(KeyboardInterrupt):
 
 
 def end_early(interrupt: KeyboardInterrupt, progress: list[Progress], left: list[Progress], group: Group) -> None:
-    """End training of the models that are left where they are.
+    """End training of the models that are left where they are; raise where one has not finished an epoch.
 
-    Raises
-    ------
-    KeyboardInterrupt
-        If a model has not finished an epoch, or other processes would go on.
+    So where other processes would go on.
     """
     alone = group.size == 1 or isinstance(interrupt, Halt)  # of what all processes hear alike
     if not alone or any(p.n_iter == 0 and p.error is None for p in progress):

@@ -67,19 +67,18 @@ class _Rows:
     #: Change of variables before the cast to the compute dtype, where that would lose something of the columns.
     frame: Frame | None = None
     scratch: Scratch | None = None  # what dense rows are taken into, if any
-    device: torch.device
+    device: torch.device  # where batches are wanted, and in which dtype
     dtype: torch.dtype
+    home: torch.device  # where the data lies: if elsewhere, it is streamed
+    kind: torch.dtype  # of the data
+    index_device: torch.device  # where indices of rows are best, though `take` has them from anywhere
+    n_features: int
 
     def __len__(self) -> int:
         raise NotImplementedError
 
     def take(self, rows: Tensor | slice) -> Tensor:
         """Take rows by index (B,) or (K, B), or a slice; see the kinds of rows."""
-        raise NotImplementedError
-
-    @property
-    def home(self) -> torch.device:
-        """Device on which the data lies: if not where batches are wanted, it is streamed."""
         raise NotImplementedError
 
     @property
@@ -90,11 +89,6 @@ class _Rows:
     def through(self, change: Callable[[Any], Any]) -> Any:
         """Change the rows that are here."""
         return change(self)
-
-    @property
-    def kind(self) -> torch.dtype:
-        """The dtype that the data has."""
-        raise NotImplementedError
 
     def shuffled(self, subset: np.ndarray | None, generator: np.random.Generator) -> np.ndarray:
         """Draw an order of the rows in `subset` (None: all)."""
@@ -137,33 +131,16 @@ class DenseRows(_Rows):
 
     def __init__(self, X: Tensor, device: torch.device, dtype: torch.dtype):
         self.X = X.to(_home(X, device, X.numel() * X.element_size()))
-        self.device, self.dtype = device, dtype
+        self.device, self.dtype, self.kind, self.home = device, dtype, X.dtype, self.X.device
+        self.n_features = self.row_values = X.shape[1]
+        self.index_device = self.home
 
     def __len__(self) -> int:
         return self.X.shape[0]  # a torch tensor takes ten times as long to tell its length
 
     @property
-    def home(self) -> torch.device:
-        return self.X.device
-
-    @property
     def _streamed(self) -> bool:
         return self.home.type != self.device.type
-
-    @property
-    def kind(self) -> torch.dtype:
-        return self.X.dtype
-
-    @property
-    def n_features(self) -> int:
-        return self.X.shape[1]
-
-    @property
-    def row_values(self) -> int:
-        """Values of a row."""
-        return self.n_features
-
-    index_device = home
 
     def has_room_for_all(self, n_columns: int) -> bool:
         """Tell whether all rows can be kept a second time, as so many columns of the dtype that is wanted.
@@ -179,10 +156,6 @@ class DenseRows(_Rows):
         """Make rows of all of these, changed, in the dtype that is wanted."""
         X = self.exactly(self.dtype, self.frame).take(slice(0, len(self)))
         return DenseRows(change(X), self.device, self.dtype)
-
-    def as_they_are(self, rows: slice) -> Tensor:
-        """Take rows as the data has them."""
-        return self.X[rows]
 
     def take(self, rows: Tensor | slice) -> Tensor:
         """Take rows by index (B,) or (K, B), or a slice: ``(B, d)`` or ``(K, B, d)``; see `in_scratch`."""
@@ -225,19 +198,11 @@ class SparseRows(_Rows):
         self.start = as_tensor(X.indptr.astype(X.indices.dtype, copy=False))
         self.columns = as_tensor(X.indices).to(home)  # SciPy's 32 bits where they do: half the memory to read
         self.values = values.to(home)
-        self.n_features = X.shape[1]
-        self.device, self.dtype = device, dtype
+        self.device, self.dtype, self.kind, self.n_features = device, dtype, values.dtype, X.shape[1]
+        self.home, self.index_device = home, self.start.device
 
     def __len__(self) -> int:
         return len(self.start) - 1
-
-    @property
-    def home(self) -> torch.device:
-        return self.values.device
-
-    @property
-    def kind(self) -> torch.dtype:
-        return self.values.dtype
 
     @property
     def _dense(self) -> bool:
@@ -247,11 +212,6 @@ class SparseRows(_Rows):
     def row_values(self) -> int:
         """Values of a row, on average."""
         return self.n_features if self._dense else 1 + len(self.values) // max(1, len(self))
-
-    @property
-    def index_device(self) -> torch.device:
-        """Device on which indices of rows are best, though `take` has them from anywhere."""
-        return self.start.device
 
     def take(self, rows: Tensor | slice) -> Tensor:
         """Take rows by index (B,) or (K, B), or a slice, as one CSR tensor; shapes: `skdeep.engine.networks`."""

@@ -76,13 +76,13 @@ class SharedRows(_Rows):
     def __init__(self, local: DenseRows | SparseRows, source: Any, shard: Shard):
         self._source, self.shard = source, shard
         self._put(local)
-        self.n_features = local.n_features
         #: Of the rows of all processes: what is decided by it is decided alike.
         self.row_values = max(shard.group.gather(local.row_values))
 
     def _put(self, local: DenseRows | SparseRows) -> None:
         self._local = local
         self.device, self.dtype, self.frame, self.scratch = local.device, local.dtype, local.frame, local.scratch
+        self.home, self.index_device, self.n_features = local.home, local.index_device, local.n_features
 
     def __len__(self) -> int:
         return self.shard.n_rows
@@ -97,15 +97,6 @@ class SharedRows(_Rows):
         rows = copy.copy(self)
         rows._put(change(self.local))
         return rows
-
-    @property
-    def home(self) -> torch.device:
-        return self._local.home
-
-    @property
-    def index_device(self) -> torch.device:
-        """Device on which indices of `local` rows are best."""
-        return self._local.index_device
 
     def shuffled(self, subset: np.ndarray | None, generator: np.random.Generator) -> np.ndarray:
         if not isinstance(self._local, StoredRows):

@@ -36,12 +36,15 @@ class StoredArray:
     def __init__(self, source: Any, dtype: np.dtype, unit: int = 1, in_order: bool = False):
         self.source, self.dtype, self.in_order = source, np.dtype(dtype), in_order
         self.shape = tuple(int(size) for size in source.shape)
+        self.ndim = len(self.shape)
+        self.names: list[str] | None = getattr(source, "names", None)  # of the columns, if it has some
         n, row_bytes = len(self), max(1, math.prod(self.shape[1:]) * self.dtype.itemsize)
         units = max(1, round(BLOCK_BYTES / (unit * row_bytes)))
         most = max(1, WINDOW_BYTES // (_FEWEST_BLOCKS * row_bytes))
         self.block_rows = max(1, min(unit * units, most, n))
         self.n_blocks = -(-n // self.block_rows)
         self._n_kept = max(1, min(self.n_blocks, WINDOW_BYTES // (self.block_rows * row_bytes)))
+        self.window_rows, self.is_kept_whole = self._n_kept * self.block_rows, self._n_kept == self.n_blocks
         #: Where each block is kept, which one is kept in each place (-1: none), and the place that is next to be taken.
         self._place, self._held, self._next = np.full(self.n_blocks, -1), np.full(self._n_kept, -1), 0
         self._kept = np.empty((0, *self.shape[1:]), self.dtype)
@@ -54,26 +57,6 @@ class StoredArray:
 
     def __len__(self) -> int:
         return self.shape[0]
-
-    @property
-    def ndim(self) -> int:
-        """Number of axes."""
-        return len(self.shape)
-
-    @property
-    def names(self) -> list[str] | None:
-        """Names of the columns, where the source has some."""
-        return getattr(self.source, "names", None)
-
-    @property
-    def window_rows(self) -> int:
-        """Rows of a window at most."""
-        return self._n_kept * self.block_rows
-
-    @property
-    def is_kept_whole(self) -> bool:
-        """Whether all blocks are kept once they are read."""
-        return self._n_kept == self.n_blocks
 
     def reshape(self, n: int, *row: int) -> StoredArray:
         """Make the same array with rows of another shape."""
@@ -198,7 +181,11 @@ class _Reshaped:
 class _OfArray(DenseRows):
     """What rows of an array that is not in memory are, wherever they are put: the same, in the same order."""
 
-    array: StoredArray
+    def __init__(self, array: StoredArray, device: torch.device, dtype: torch.dtype):
+        self.array, self.device, self.dtype, self.row_values = array, device, dtype, array.shape[1]
+        self.n_features = self.row_values
+        self.kind = as_tensor(np.empty(0, array.dtype)).dtype
+        self.home = self.index_device = torch.device("cpu")
 
     def shuffled(self, subset: np.ndarray | None, generator: np.random.Generator) -> np.ndarray:
         return self.array.shuffled(subset, generator)
@@ -217,9 +204,9 @@ class LoadedRows(_OfArray):
     """Rows of an array on a GPU that has room for all of them; parameters are as in `StoredRows`."""
 
     def __init__(self, array: StoredArray, device: torch.device, dtype: torch.dtype):
-        self.array, self.device, self.dtype = array, device, dtype
-        self.X = torch.empty(array.shape, dtype=kind_of(array), device=device)
-        done = 0
+        super().__init__(array, device, dtype)
+        self.X, done = torch.empty(array.shape, dtype=self.kind, device=device), 0
+        self.home = self.index_device = self.X.device
         for part in array.parts():
             self.X[done : done + len(part)] = to_device(as_tensor(part), device)
             done += len(part)
@@ -228,39 +215,14 @@ class LoadedRows(_OfArray):
 class StoredRows(_OfArray):
     """Rows of an array that is not in memory; batches are wanted on a device, in a dtype."""
 
-    def __init__(self, array: StoredArray, device: torch.device, dtype: torch.dtype):
-        self.array, self.device, self.dtype = array, device, dtype
-
     def __len__(self) -> int:
         return len(self.array)
 
-    @property
-    def home(self) -> torch.device:
-        return torch.device("cpu")
-
-    index_device = home
-
-    @property
-    def n_features(self) -> int:
-        return self.array.shape[1]
-
-    @property
-    def kind(self) -> torch.dtype:
-        return kind_of(self.array)
-
-    def as_they_are(self, rows: slice) -> Tensor:
-        return as_tensor(self.array[rows])
-
     def take(self, rows: Tensor | slice) -> Tensor:
         if isinstance(rows, slice):
-            return self._convert(self.as_they_are(rows))
+            return self._convert(as_tensor(self.array[rows]))
         values = self._convert(as_tensor(self.array[rows.flatten().cpu().numpy()]))
         return values if rows.ndim == 1 else values.view(*rows.shape, -1)
-
-
-def kind_of(array: StoredArray) -> torch.dtype:
-    """Look up torch's dtype of an array."""
-    return as_tensor(np.empty(0, array.dtype)).dtype
 
 
 def rows_of_stored(array: StoredArray, device: torch.device, dtype: torch.dtype) -> DenseRows:

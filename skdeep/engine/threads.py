@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
@@ -57,8 +56,3 @@ def threads_for(work: int) -> AbstractContextManager[None]:
 def torch_threads_for(work: int) -> AbstractContextManager[None]:
     """Run what only PyTorch computes on one thread if its steps are so many multiply-adds or fewer."""
     return torch_at_most(_deserved(work))
-
-
-def threads_of_worker(n_workers: int) -> int:
-    """Compute a worker's share of the machine's cores."""
-    return max(1, (os.cpu_count() or 1) // n_workers)

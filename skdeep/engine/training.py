@@ -209,7 +209,6 @@ class _Stack:
         return self._laid_out[epoch]
 
     def _schedule(self, plan: Plan, epoch: int, n_epochs: int) -> np.ndarray:
-        """Compute the factors of several epochs."""
         ahead, n_batches = np.arange(n_epochs)[:, None, None], self.batches.n_batches
         samples = np.array([p.samples for p in self.progress]) + ahead * self.batches.n_rows
         start = plan.first_epoch + epoch + ahead + np.arange(n_batches.max())[:, None] / n_batches

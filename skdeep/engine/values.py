@@ -16,16 +16,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from skdeep.engine.losses import Loss
+from skdeep.engine.losses import Separable
 
 #: How much shorter steps are on the log link, where all targets are alike.
 _CAUTION = 8.0
 
 
-class ValueLoss(Loss):
+class ValueLoss(Separable):
     r"""Base of the losses of values, :math:`\ell(s, t) = \sum_c \ell_c(s_c, t_c)`.
 
-    A subclass defines `of_each`, the loss of each value with its derivative, and `bends`, the second derivative.
+    A subclass defines `of_each`, the loss of each value with its derivative, and `hessian_diagonal`, the second one.
     """
 
     target = "values"
@@ -41,8 +41,7 @@ class ValueLoss(Loss):
         """Compute the loss of each value and its derivative, ``(..., C)``."""
         raise NotImplementedError
 
-    def bends(self, scores: Tensor, target: Tensor) -> Tensor:
-        """Compute the second derivative of each value's loss, ``(..., C)``; generalised at kinks."""
+    def hessian_diagonal(self, scores: Tensor, target: Tensor) -> Tensor:
         return torch.zeros_like(scores)
 
     def prediction(self, scores: Tensor) -> Tensor:
@@ -81,25 +80,11 @@ class ValueLoss(Loss):
         value, gradient = self.of_each(scores, target)
         return value.sum(-1), gradient
 
-    def hessian(self, scores: Tensor, target: Tensor) -> Tensor:
-        return torch.diag_embed(self.bends(scores, target))
-
-    def hessian_diagonal(self, scores: Tensor, target: Tensor) -> Tensor:
-        return self.bends(scores, target)
-
 
 class SquaredValues(ValueLoss):
     r"""Half the squared error, :math:`\tfrac12 (s - t)^2`: its minimum is the mean.
 
-    References
-    ----------
     Bishop, *Pattern Recognition and Machine Learning*, section 3.1.1.
-
-    Examples
-    --------
-    >>> import torch
-    >>> SquaredValues().value_and_gradient(torch.tensor([[3.0, 1.0]]), torch.tensor([[1.0, 1.0]]))
-    (tensor([2.]), tensor([[2., 0.]]))
     """
 
     degree = 2.0
@@ -108,15 +93,13 @@ class SquaredValues(ValueLoss):
         residual = scores - target
         return residual.square() / 2, residual
 
-    def bends(self, scores: Tensor, target: Tensor) -> Tensor:
+    def hessian_diagonal(self, scores: Tensor, target: Tensor) -> Tensor:
         return torch.ones_like(scores)
 
 
 class AbsoluteValues(ValueLoss):
     r"""The absolute error, :math:`|s - t|`: its minimum is the median.
 
-    References
-    ----------
     Koenker, *Quantile Regression*, 2005, section 1.3.
     """
 
@@ -131,8 +114,6 @@ class AbsoluteValues(ValueLoss):
 class HuberValues(ValueLoss):
     r"""Huber's loss: :math:`\tfrac12 r^2` of residuals r up to :math:`\delta`, beyond :math:`\delta |r| - \delta^2/2`.
 
-    References
-    ----------
     Huber, *Robust estimation of a location parameter*, Annals of Mathematical Statistics 35, 1964.
     """
 
@@ -155,15 +136,13 @@ class HuberValues(ValueLoss):
         inner = residual.clamp(-self.delta, self.delta)
         return inner * (residual - inner / 2), inner
 
-    def bends(self, scores: Tensor, target: Tensor) -> Tensor:
+    def hessian_diagonal(self, scores: Tensor, target: Tensor) -> Tensor:
         return ((scores - target).abs() <= self.delta).to(scores.dtype)
 
 
 class InsensitiveValues(ValueLoss):
     r"""What a residual is beyond :math:`\epsilon`: :math:`\max(0, |s - t| - \epsilon)`, or its square.
 
-    References
-    ----------
     Vapnik, *The Nature of Statistical Learning Theory*, 1995, chapter 6.
     """
 
@@ -187,22 +166,17 @@ class InsensitiveValues(ValueLoss):
             return beyond.square(), 2 * beyond * residual.sign()
         return beyond, residual.sign() * (beyond > 0)
 
-    def bends(self, scores: Tensor, target: Tensor) -> Tensor:
+    def hessian_diagonal(self, scores: Tensor, target: Tensor) -> Tensor:
         if not self.squared:
-            return super().bends(scores, target)
+            return super().hessian_diagonal(scores, target)
         return 2.0 * ((scores - target).abs() > self.epsilon).to(scores.dtype)
 
 
 class QuantileValues(ValueLoss):
     r"""The pinball loss, :math:`\tau \max(0, t - s) + (1 - \tau) \max(0, s - t)`: its minimum is the quantile τ.
 
-    Parameters
-    ----------
-    levels : tuple of float
-        τ of each column of scores.
+    Levels are the τ of each column of scores.
 
-    References
-    ----------
     Koenker & Bassett, *Regression quantiles*, Econometrica 46, 1978.
     """
 
@@ -224,16 +198,7 @@ class QuantileValues(ValueLoss):
 class PoissonValues(ValueLoss):
     r"""Half the Poisson deviance on the log link, :math:`e^s - t s + t \log t - t`, of targets at least zero.
 
-    References
-    ----------
     McCullagh & Nelder, *Generalized Linear Models*, 2nd edition, 1989, chapter 6.
-
-    Examples
-    --------
-    >>> import torch
-    >>> value, gradient = PoissonValues().value_and_gradient(torch.tensor([[0.0]]), torch.tensor([[3.0]]))
-    >>> round(value.item(), 3), gradient.item()
-    (1.296, -2.0)
     """
 
     domain = "non-negative"
@@ -244,15 +209,13 @@ class PoissonValues(ValueLoss):
         mean = scores.exp()
         return mean - target * scores + torch.xlogy(target, target) - target, mean - target
 
-    def bends(self, scores: Tensor, target: Tensor) -> Tensor:
+    def hessian_diagonal(self, scores: Tensor, target: Tensor) -> Tensor:
         return scores.exp()
 
 
 class GammaValues(ValueLoss):
     r"""Half the gamma deviance on the log link, :math:`s + t e^{-s} - \log t - 1`, of positive targets.
 
-    References
-    ----------
     McCullagh & Nelder, *Generalized Linear Models*, 2nd edition, 1989, chapter 8.
     """
 
@@ -265,7 +228,7 @@ class GammaValues(ValueLoss):
         ratio = target * (-scores).exp()
         return scores + ratio - target.log() - 1, 1 - ratio
 
-    def bends(self, scores: Tensor, target: Tensor) -> Tensor:
+    def hessian_diagonal(self, scores: Tensor, target: Tensor) -> Tensor:
         return target * (-scores).exp()
 
 
@@ -276,8 +239,6 @@ class TweedieValues(ValueLoss):
 
     A power between 1 and 2 is of sums of a Poisson number of gamma variables: many zeros, and a long tail.
 
-    References
-    ----------
     Jørgensen, *The Theory of Dispersion Models*, 1997, chapter 4.
     """
 
@@ -298,7 +259,7 @@ class TweedieValues(ValueLoss):
         constant = target.pow(2 - p) / ((1 - p) * (2 - p))
         return constant - of_target / (1 - p) + of_mean / (2 - p), of_mean - of_target
 
-    def bends(self, scores: Tensor, target: Tensor) -> Tensor:
+    def hessian_diagonal(self, scores: Tensor, target: Tensor) -> Tensor:
         p = self.power
         return (2 - p) * ((2 - p) * scores).exp() - (1 - p) * target * ((1 - p) * scores).exp()
 
@@ -311,19 +272,7 @@ def tweedie(power: float) -> ValueLoss:
 class Positive(ValueLoss):
     r"""A loss of predictions that are never negative, a function g of the scores: :math:`\ell(g(s), t)`.
 
-    Parameters
-    ----------
-    loss : ValueLoss
-        Of predictions that are scores.
-    output : {"relu", "softplus", "exp"}
-        g: :math:`\max(0, s)`, :math:`\log(1 + e^s)` or :math:`e^s`.
-
-    Examples
-    --------
-    >>> import torch
-    >>> loss = Positive(SquaredValues(), "softplus")
-    >>> [round(p, 2) for p in loss.prediction(torch.tensor([[-3.0, 0.0, 3.0]]))[0].tolist()]
-    [0.05, 0.69, 3.05]
+    The output g is "relu", :math:`\max(0, s)`, "softplus", :math:`\log(1 + e^s)`, or "exp", :math:`e^s`.
     """
 
     smooth = twice_smooth = False
@@ -363,9 +312,9 @@ class Positive(ValueLoss):
         value, slope = self.loss.of_each(self.prediction(scores), target)
         return value, slope * self._of_scores(scores, 1)
 
-    def bends(self, scores: Tensor, target: Tensor) -> Tensor:
+    def hessian_diagonal(self, scores: Tensor, target: Tensor) -> Tensor:
         # of Gauss and Newton: never negative
-        return self.loss.bends(self.prediction(scores), target) * self._of_scores(scores, 1).square()
+        return self.loss.hessian_diagonal(self.prediction(scores), target) * self._of_scores(scores, 1).square()
 
 
 def _sent(known: dict[tuple, Tensor], values: tuple[float, ...], like: Tensor) -> Tensor:

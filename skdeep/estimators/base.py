@@ -164,7 +164,6 @@ class BaseTorchEstimator(CallbackSupportMixin, Predictor, Constrained, BaseEstim
 
     @property
     def _watched_scoring(self) -> str | Callable | None:
-        """What is watched."""
         return self._default_scoring if self.scoring is None else self.scoring
 
     def _scoring_for(self, judged: Problem) -> str | Callable | None:

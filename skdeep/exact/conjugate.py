@@ -4,8 +4,6 @@ The errors move along with the parameters, and gradients follow from them (CGLS)
 squared. Steps are taken where the penalty counts all parameters alike, so that what no row tells of is one eigenvalue,
 and stays zero; where that takes too many, since columns differ in size, where they have the same curvature.
 
-References
-----------
 Hestenes & Stiefel, *Methods of conjugate gradients for solving linear systems*, 1952. Björck, *Numerical Methods for
 Least Squares Problems*, 1996, section 7.4.
 """

@@ -97,7 +97,6 @@ class Stack:
         self.rounding = _rounding(self.value)
 
     def _put_some(self, models: np.ndarray, params: np.ndarray, scores: np.ndarray) -> None:
-        """Put some of the models at other parameters."""
         if len(models) == len(self.params):
             self._put(params, scores)
             return

@@ -336,7 +336,6 @@ class _Problem:
         return projected.Curvature(self.rows, times, ridge, diagonal + ridge)
 
     def _curvature(self, state: _State, index: np.ndarray, damping: float) -> Matrix:
-        """Compute the second derivatives of some coordinates."""
         C, n = self.shape[0], len(self.weight)
         of_class, column = np.divmod(index, self.shape[1])
         second = self.loss.second(state.scores, state.at)[0] * self.weight

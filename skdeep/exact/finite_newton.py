@@ -4,8 +4,6 @@ It is the descent of `skdeep.exact.descent` by Newton's directions, of a stack o
 variables: with weights w, signs t and scores s of the rows, :math:`M = \sqrt w (1 - t s)`, an objective is the squared
 length of M's positive part, and the penalty.
 
-References
-----------
 Mangasarian, *A finite Newton method for classification*, Optimization Methods and Software 17, 2002.
 """
 

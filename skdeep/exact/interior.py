@@ -5,8 +5,6 @@ has :math:`a (\xi - m) = (1 - a) \xi = 0`. Mehrotra's method replaces these zero
 step to step, as far as a trial step says it can. It takes one to three dozen steps, which depend little on weights and
 penalties: models of a stack are done at about the same time.
 
-References
-----------
 S. Mehrotra, *On the implementation of a primal-dual interior point method*, SIAM Journal on Optimization 2, 1992.
 Nocedal & Wright, *Numerical Optimization*, 2nd edition, section 16.6.
 """

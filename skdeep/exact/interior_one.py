@@ -7,8 +7,6 @@ are at their kinks: duals of others lose most of what they have (El-Bakry, Tapia
 say the rest (`KinkedRows.settle`). What is found is proven by a duality gap of all rows; where it is not, others are
 asked.
 
-References
-----------
 A. El-Bakry, R. Tapia, Y. Zhang, *A study of indicators for identifying zero variables in interior-point methods*,
 SIAM Review 36, 1994.
 """

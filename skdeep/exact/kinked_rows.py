@@ -3,8 +3,6 @@ r"""Rows of one model of a loss with kinks: those that matter, the equations of 
 Of most rows, the loss is linear near the optimum. Few are near kinks, and of those, as many as there are parameters are
 at them: which these are is all that is to be found (`KinkedRows.settle`).
 
-References
-----------
 S. Portnoy, R. Koenker, *The Gaussian hare and the Laplacian tortoise*, Statistical Science 12, 1997.
 """
 

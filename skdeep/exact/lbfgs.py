@@ -10,8 +10,6 @@ for a loss that a common shift of all scores leaves as it is; for other losses, 
 about as much work has been done without them. At first all are alike: products of the average row, or of wide rows the
 diagonal of it only.
 
-References
-----------
 Nocedal & Wright, *Numerical Optimization*, 2nd edition, algorithm 7.4.
 """
 
@@ -198,14 +196,6 @@ def _grams(rows: Rows, factor: np.ndarray) -> np.ndarray:
 
 def _products(vectors: np.ndarray, inverse: np.ndarray) -> np.ndarray:
     """Compute products of vectors (m, K, C, D) with symmetric matrices ([K,] C or 1, D, D)."""
-    if inverse.ndim == 3 and len(inverse) > 1:  # of all models: one product per score
-        m, K, C, D = vectors.shape
-        flat = np.matmul(vectors.reshape(m * K, C, D).swapaxes(0, 1), inverse)
-        return flat.swapaxes(0, 1).reshape(vectors.shape)
-    if inverse.ndim == 3:
-        return vectors @ inverse[0]
-    if inverse.shape[1] == 1:
-        return vectors @ inverse[:, 0]
     return np.matmul(vectors.transpose(1, 2, 0, 3), inverse).transpose(2, 0, 1, 3)
 
 

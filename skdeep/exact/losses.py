@@ -26,6 +26,11 @@ class At(NamedTuple):
     gradient: np.ndarray  # (K, C, n)
 
 
+def summed(of_each: np.ndarray) -> np.ndarray:
+    """Add up the losses (K, C, n) of each row, (K, n)."""
+    return of_each[:, 0] if of_each.shape[1] == 1 else of_each.sum(1)
+
+
 class RowLoss:
     """Base of the losses of a problem's rows."""
 
@@ -201,7 +206,7 @@ class LogisticLoss(OfColumns):
         small += 1
         p /= small
         p -= self.target
-        return At(value[:, 0] if value.shape[1] == 1 else value.sum(1), p)
+        return At(summed(value), p)
 
     def gradient(self, scores: np.ndarray) -> np.ndarray:
         p = np.negative(scores)
@@ -226,10 +231,7 @@ class SquaredLoss(OfResiduals):
 
     def at(self, scores: np.ndarray) -> At:
         residual = scores - self.target
-        value = np.square(residual)
-        value = value[:, 0] if value.shape[1] == 1 else value.sum(1)
-        value *= 0.5
-        return At(value, residual)
+        return At(0.5 * summed(np.square(residual)), residual)
 
     def second(self, scores: np.ndarray, at: At) -> np.ndarray:
         return np.ones_like(scores)
@@ -253,7 +255,7 @@ class SquaredHinges(OfColumns):
         np.maximum(violation, 0.0, out=violation)
         gradient = violation * self._steepest
         violation *= violation
-        return At(violation[:, 0] if violation.shape[1] == 1 else violation.sum(1), gradient)
+        return At(summed(violation), gradient)
 
     def second(self, scores: np.ndarray, at: At) -> np.ndarray:
         return 2.0 * (self.target * scores < 1 + KINK)

@@ -1,7 +1,5 @@
 """Newton directions of stacks of small models.
 
-References
-----------
 Nocedal & Wright, *Numerical Optimization*, 2nd edition, sections 3.3 and 3.4.
 Mangasarian, *A finite Newton method for classification*, Optimization Methods and Software 17, 2002: the generalised
 Hessian of the squared hinge.

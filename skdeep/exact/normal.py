@@ -6,8 +6,6 @@ Cholesky's factor solves them twice: for the targets, and for the gradient of th
 products of columns have rounded off. Where no pivot is small, that is as exact as a triangular factor of the rows
 [1]_. Where columns repeat, or there are more of them than rows, it is said that others are to be asked.
 
-References
-----------
 .. [1] Å. Björck, *Stability analysis of the method of seminormal equations for linear least squares problems*, Linear
    Algebra and its Applications 88, 1987.
 """

@@ -11,8 +11,6 @@ slope, whose kink may be as wide as Huber's loss has it: all of it goes to the i
 what the others are (`_settled`): zeros are exact. What ends a fit is proof: the duality gap of slopes of the losses, of
 which none pulls an intercept.
 
-References
-----------
 S. Portnoy, R. Koenker, *The Gaussian hare and the Laplacian tortoise*, Statistical Science 12, 1997.
 R. Koenker, *Quantile Regression*, 2005, chapter 6.
 """
@@ -63,29 +61,13 @@ def solve(
     max_iter: int = 100,
     width: float = 0.0,
 ) -> Solution:
-    r"""Minimise losses with kinks, for K models of C columns.
+    r"""Minimise losses with kinks, for K models of C columns, to a relative duality gap; raise where ``lo > hi``.
 
-    Parameters
-    ----------
-    lo, hi : ndarray of shape (C, n)
-        Bounds between which scores cost nothing: no lower one is above its upper one.
-    up, down : ndarray of shape (C,)
-        What a score below its lower bound costs for each unit, and one above its upper bound; none is negative.
-    weight : ndarray of shape (K, n)
-        The sum of each model's is one; zero where it is not trained on a row.
-    rho, kappa : ndarray of shape (K, D)
-        Curvatures and slopes of the penalties, all at least zero.
-    gap : float or ndarray of shape (K,)
-        Relative duality gap to reach.
-    width : float
-        Of kinks where bounds meet: the loss is the least of what is left of errors, and of squares of what is taken
-        from them that have the same slopes at the ends. With costs of :math:`\delta` for either side and a width of
-        :math:`2 \delta` it is Huber's.
-
-    Raises
-    ------
-    ValueError
-        If a lower bound is above its upper one.
+    Scores between the bounds (C, n) cost nothing; `up` and `down` (C,) are what each unit below and above costs.
+    Weights (K, n) of a model add up to one, and are zero where it is not trained on a row; `rho` and `kappa` (K, D) are
+    curvatures and slopes of the penalties. Where bounds meet, kinks may have a `width`: the loss is the least of what
+    is left of errors, and of squares of what is taken from them that have the same slopes at the ends. With costs of
+    :math:`\delta` for either side and a width of :math:`2 \delta` it is Huber's.
     """
     weight, rho, kappa = (np.asarray(given, dtype=float) for given in (weight, rho, kappa))
     (K, n), C, D = weight.shape, len(lo), rows.shape[1]

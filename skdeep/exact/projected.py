@@ -5,8 +5,6 @@ two passes over the rows. Each round first takes a proximal step, in which each 
 far as leads lowest: what should leave zero does. Then conjugate gradients move what is not zero with its signs kept,
 until more than a few coordinates pass zero, which stop there. Both lead down, so that rounds may end at any time.
 
-References
-----------
 Dostál, *Optimal Quadratic Programming Algorithms*, 2009, chapter 5: phases of this kind with bounds.
 """
 

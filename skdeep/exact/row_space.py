@@ -9,8 +9,6 @@ so that a model of Z's columns is one of L's. The factor is pivoted, by squares 
 others determine, it has no column. Products of rows have half the digits of the rows: where optima are not looked at
 once more in the columns, that is to be enough (`RowSpace.suffices`).
 
-References
-----------
 Kimeldorf & Wahba, *Some results on Tchebycheffian spline functions*, Journal of Mathematical Analysis and Applications
 33, 1971. Hastie & Tibshirani, *Efficient quadratic regularization for expression arrays*, Biostatistics 5, 2004.
 """

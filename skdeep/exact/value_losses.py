@@ -15,7 +15,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.special import xlogy
 
-from skdeep.exact.losses import At, OfColumns, OfResiduals
+from skdeep.exact.losses import At, OfColumns, OfResiduals, summed
 
 #: Residuals are zero, or at a kink, up to rounding only, which must not decide on which side the next one is.
 _ROUNDING = 1.5e-8
@@ -39,7 +39,7 @@ class HuberLoss(OfResiduals):
         gradient = np.clip(residual, -self.delta, self.delta)
         residual -= 0.5 * gradient
         residual *= gradient
-        return At(_summed(residual), gradient)
+        return At(summed(residual), gradient)
 
     def second(self, scores: np.ndarray, at: At) -> np.ndarray:
         return (np.abs(scores - self.target) <= self.delta * (1 + _ROUNDING)).astype(float)
@@ -97,7 +97,7 @@ class TweedieLoss(OfColumns):
         if self._zero is not None:
             up += self._zero / self._a
             gradient += self._zero
-        return At(_summed(up), gradient)
+        return At(summed(up), gradient)
 
     def second(self, scores: np.ndarray, at: At) -> np.ndarray:
         if self._b == 0:
@@ -145,11 +145,6 @@ class TweedieLoss(OfColumns):
             if not (np.abs(step) > 1e-15 * (1 + u)).any():
                 break
         return np.copysign(u, slope)
-
-
-def _summed(of_each: np.ndarray) -> np.ndarray:
-    """Add up the losses (K, C, n) of each row, (K, n)."""
-    return of_each[:, 0] if of_each.shape[1] == 1 else of_each.sum(1)
 
 
 def _grown(rate: float, u: np.ndarray) -> np.ndarray:

@@ -8,8 +8,6 @@ the minimum of :math:`\tfrac12 \|S (Z v - t)\|^2 + \tfrac12 v^T R v` is
 Products of rows serve all penalties that hold columns in the same proportions. The errors that a solution leaves are
 solved for once more, which takes out what products have rounded off.
 
-References
-----------
 Saunders, Gammerman & Vovk, *Ridge regression learning algorithm in dual variables*, ICML 1998.
 """
 

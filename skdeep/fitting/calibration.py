@@ -61,7 +61,6 @@ def _is_calibrated(estimator: Classifier) -> bool:
 
 
 def _deal(recipe: Recipe, problem: Problem, members: list[Member], seed: int) -> FoldModels:
-    """Deal the rows into folds."""
     # what is held out is scored once for all rows that are equal; training is that of the model on all rows
     merges = recipe.batch_rows == problem.n_rows
     distinct, n_classes = problem.distinct(seed), len(members[0].estimator.classes_)
@@ -167,7 +166,6 @@ def _scores_at_once(
 
 
 def _params_of(member: Member) -> list[torch.Tensor]:
-    """Return the parameters of a trained model."""
     assert member.progress.params is not None
     return member.progress.params
 

@@ -5,8 +5,6 @@ Temperature: :math:`p = \mathrm{softmax}(s / T)` (the sigmoid of s / T for two c
 log-loss, with a prior against certainty on scores that happen to be separable: half an observation more, whose label
 may be any (for the sigmoid: with the class frequencies), and Platt's targets.
 
-References
-----------
 Guo et al., *On calibration of modern neural networks*, ICML 2017. Platt, *Probabilistic outputs for support vector
 machines*, 1999.
 """
@@ -51,12 +49,6 @@ def doubt(scores: np.ndarray, weight: np.ndarray, amount: float = DOUBT) -> tupl
     return scores, weight / weight.sum() * amount
 
 
-def _shares(weight: np.ndarray, more: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Divide weights of observations and of the further one by their sum: it may be more than can be squared."""
-    total = weight.sum() + more.sum()
-    return weight / total, more / total
-
-
 def _newton(
     value_gradient_hessian: Callable[[np.ndarray], tuple[float, np.ndarray, np.ndarray]], x: np.ndarray
 ) -> np.ndarray:
@@ -94,19 +86,14 @@ def fit_temperature(
     kept within a factor of 10⁴ of one over the mean magnitude of the scores; where these speak against the classes, so
     that no temperature is high enough, a warning says so.
 
-    Parameters
-    ----------
-    scores : ndarray of shape (n, C)
-        One column for two classes; of models that have not seen the row.
-    codes, weight : ndarray of shape (n,)
-        Weights are in numbers of observations; None for ones.
-    own : tuple of ndarray (m, C) and ndarray (m,), default=None
-        The further observation (`doubt`), with scores by the model that is to be calibrated. They keep T from being too
-        low where the other models' scores happen to be much smaller. None for the one by `scores`.
+    Scores (n, C), with one column for two classes, are of models that have not seen the row, and weights (n,) numbers
+    of observations. The further observation (`doubt`) has its `own` scores (m, C) and weights (m,), by the model that
+    is to be calibrated: they keep T from being too low where the other models' scores happen to be much smaller.
     """
     weight = np.ones(len(codes)) if weight is None else weight
     own_scores, share = doubt(scores, weight) if own is None else own
-    weight, share = _shares(weight, share)
+    all_weight = weight.sum() + share.sum()  # which may be more than can be squared
+    weight, share = weight / all_weight, share / all_weight
     n, n_columns = len(codes), max(2, scores.shape[1])
     unit = sum(float(np.abs(scores[part]).sum(dtype=np.float64)) for part in _chunks(n)) / (n * n_columns) or 1.0
 
@@ -170,17 +157,10 @@ def fit_sigmoid(
     Platt's, smoothed: (n₊ + 1) / (n₊ + 2) and 1 / (n₋ + 2). Where scores speak against a class, so that its slope would
     be negative, it is as good as zero, and a warning says so.
 
-    Parameters
-    ----------
-    scores, weight, codes
-        As for `fit_temperature`; codes may be label indicators (n, C).
-    own : tuple of ndarray (m, C) and ndarray (m,), default=None
-        The further observation (`doubt`), with scores by the model that is to be calibrated. Its answer is the class's
-        frequency, which scores that say nothing should give wherever they lie. It keeps slopes from being too large
-        where the other models' scores happen to be much smaller. None leaves it out.
-    kept : tuple of ndarray (k,) or (k, C) and ndarray (k,), default=None
-        Codes and weights of the rows that every model has seen, as the only ones of their class. They count as answers
-        to the scores of `own`, of which nothing is known.
+    Scores, codes (or label indicators), weights and the further observation are as for `fit_temperature`. Its answer is
+    the class's frequency, which scores that say nothing should give wherever they lie. Those `kept` are codes (k,) or
+    (k, C), and weights (k,), of the rows that every model has seen, as the only ones of their class: they count as
+    answers to the scores of `own`, of which nothing is known.
     """
     weight = np.ones(len(codes)) if weight is None else weight
     own_scores, share = (scores[:0], weight[:0]) if own is None else own

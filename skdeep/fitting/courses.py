@@ -107,12 +107,5 @@ def following(penalty: ElasticNet, loss: Loss, problem: Problem, members: list[M
 
 def unexplained(loss: Loss, problem: Problem, member: Member) -> float:
     """Compute the training loss of who knows the shares of the classes only: their entropy."""
-    rows = slice(None) if member.rows is None else member.rows
-    target, weight = problem.target[rows], None if member.weight is None else member.weight[rows]
-    if target.ndim == 1:
-        counts = np.bincount(target, weight)
-        shares = counts / counts.sum()
-    else:
-        shares = np.clip(np.average(target, axis=0, weights=weight), 0, 1)
-    entropy = entr(shares).sum() + (entr(1 - shares).sum() if loss.target == "indicators" else 0)
-    return float(entropy)
+    shares = np.clip(member.mean_target(problem), 0, 1)
+    return float(entr(shares).sum() + (entr(1 - shares).sum() if loss.target == "indicators" else 0))

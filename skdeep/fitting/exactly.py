@@ -152,15 +152,15 @@ def solve_exactly(stack: Stack) -> None:
     """Train a stack of linear models. For who watches, it is one epoch."""
     begin(stack)
     parts = _parts(stack)
-    if len(parts) > 1:
-        for part in parts:
+    for part in parts:
+        own = stack
+        if len(parts) > 1:
             models, members = np.array(part), [stack.members[m] for m in part]
-            own = stack.network.select(models), members, stack.penalty.select(models)
-            solve_exactly(Stack(stack.recipe, stack.problem, *own, stack.epochs))
-        return
-    found = _found(stack)
-    assert found is not None
-    book(stack, *found)
+            of_models = stack.network.select(models), members, stack.penalty.select(models)
+            own = Stack(stack.recipe, stack.problem, *of_models, stack.epochs)
+        found = _found(own)
+        assert found is not None
+        book(own, *found)
 
 
 def solve_by_products(stack: Stack) -> tuple[Solution, list[torch.Tensor]] | None:
@@ -202,16 +202,16 @@ def _found(stack: Stack) -> tuple[Solution, list[torch.Tensor]] | None:
         rows = rows.cheapest()
 
     def some(models: np.ndarray, arrays: Arrays, max_iter: int) -> Solution:
-        solution = _solved(recipe, [members[m] for m in models], arrays, max_iter)
-        assert solution is not None
-        return solution
+        return _solved(recipe, [members[m] for m in models], arrays, max_iter)
 
     by_gradient, alike = recipe.solver == "lbfgs", network.columns.scale is not None
     arrays = Arrays(rows, target, weight, rho, kappa, start, tol, alike)
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        solution = None if recipe.closed_form else solve_by_rows(some, arrays, recipe.loss, max_iter, by_gradient)
-        if solution is None:
-            solution = _solved(recipe, members, arrays, max_iter)
+        if recipe.closed_form:
+            solution = _closed_form(recipe, arrays)
+        else:
+            solution = solve_by_rows(some, arrays, recipe.loss, max_iter, by_gradient)
+            solution = _solved(recipe, members, arrays, max_iter) if solution is None else solution
     if solution is None:
         return None
     if moved is not None:
@@ -244,15 +244,11 @@ def _settle_shifts(params: np.ndarray, is_lasso: np.ndarray) -> None:
     params -= np.where(is_lasso, nearer, 0.0)[:, None]
 
 
-def _solved(recipe: Recipe, members: list[Member], arrays: Arrays, max_iter: int) -> Solution | None:
-    """Solve a stack; None where a closed form tells too little."""
-    if recipe.solver != "lbfgs" and not recipe.closed_form:
+def _solved(recipe: Recipe, members: list[Member], arrays: Arrays, max_iter: int) -> Solution:
+    """Solve a stack by iterations."""
+    if recipe.solver != "lbfgs":
         return _certified(recipe, arrays, max_iter)
-    loss = row_loss(recipe.loss, arrays.target, recipe.n_outputs)
-    if recipe.closed_form:
-        assert isinstance(loss, SquaredLoss)
-        return _closed_form(arrays, loss)
-    stretch = np.array([member.stretch for member in members])
+    loss, stretch = row_loss(recipe.loss, arrays.target, recipe.n_outputs), np.array([m.stretch for m in members])
     if isinstance(loss, HuberLoss) and (stretch != 1).any():
         return _stretched(recipe, arrays, loss, stretch, max_iter)
     solution = _descend(recipe, replace(arrays, tol=arrays.tol * recipe.loss.slope), loss, max_iter)
@@ -260,11 +256,12 @@ def _solved(recipe: Recipe, members: list[Member], arrays: Arrays, max_iter: int
     return solution
 
 
-def _closed_form(arrays: Arrays, loss: SquaredLoss) -> Solution | None:
+def _closed_form(recipe: Recipe, arrays: Arrays) -> Solution | None:
     """Solve least squares with squared norms by products of columns or of rows; None where they tell too little."""
-    rows, weight, rho = arrays.rows, arrays.weight, arrays.rho
+    rows, weight, rho, loss = arrays.rows, arrays.weight, arrays.rho, row_loss(recipe.loss, arrays.target, 0)
     if rho.ndim > 2:  # targets that are held differently
         return None
+    assert isinstance(loss, SquaredLoss)
     if rows.shape[0] > rows.shape[1] and moments.suits(rows):
         return normal.stacked(rows, loss.target, weight, rho)
     if not rho.any(1).all():  # without a penalty, there may be many solutions

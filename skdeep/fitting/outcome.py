@@ -77,11 +77,9 @@ def _loss_of_zero(recipe: Recipe, problem: Problem, member: Member) -> float:
     """Compute the loss of scores of zero, which is the same for all classes."""
     loss = recipe.loss
     if loss.target == "values":
-        rows = slice(None) if member.rows is None else member.rows
-        values = torch.from_numpy(problem.target[rows])
+        values = torch.from_numpy(member.own(problem.target))
         found = loss.value(torch.zeros_like(values), values).numpy()
-        of_zero = float(np.average(found, weights=None if member.weight is None else member.weight[rows]))
-        return max(of_zero, _NOTHING)
+        return max(float(np.average(found, weights=member.own_weight)), _NOTHING)
     zero = torch.zeros(1, recipe.n_outputs, dtype=torch.float64, device="cpu")
     target = zero if loss.target == "indicators" else torch.zeros(1, dtype=torch.int64, device="cpu")
     return loss.value(zero, target).item()

@@ -52,20 +52,34 @@ class Member:
         """Count the rows that it is trained on."""
         return len(problem.codes) if self.rows is None else len(self.rows)
 
+    def own(self, values: np.ndarray) -> np.ndarray:
+        """Take these rows of values of all rows."""
+        return values if self.rows is None else values[self.rows]
+
+    @property
+    def own_weight(self) -> np.ndarray | None:
+        """Weights of these rows; None for ones."""
+        return None if self.weight is None else self.own(self.weight)
+
     @property
     def unit(self) -> float:
         """The weight that counts as one row: one, or their mean weight, if that is less, as where they sum to one."""
-        if self.weight is None:
-            return 1.0
-        weight = self.weight if self.rows is None else self.weight[self.rows]
-        return min(1.0, float(weight[weight > 0].mean()))
+        weight = self.own_weight
+        return 1.0 if weight is None else min(1.0, float(weight[weight > 0].mean()))
 
     @property
     def mean_weight(self) -> float:
         """Mean weight of these rows."""
-        if self.weight is None:
-            return 1.0
-        return float((self.weight if self.rows is None else self.weight[self.rows]).mean())
+        weight = self.own_weight
+        return 1.0 if weight is None else float(weight.mean())
+
+    def mean_target(self, problem: Problem, n_classes: int = 0) -> np.ndarray:
+        """Compute the mean target of these rows, (C,): of classes, at least so many, their shares."""
+        target = self.own(problem.target)
+        if target.ndim > 1:
+            return np.average(target, axis=0, weights=self.own_weight)
+        counts = np.bincount(target, self.own_weight, n_classes)
+        return counts / counts.sum()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,16 +209,8 @@ def penalty_of(recipe: Recipe, problem: Problem, members: list[Member]) -> Elast
 def starting_scores(problem: Problem, members: Sequence[Member], loss: Loss, n_outputs: int) -> np.ndarray:
     """Compute the scores (K, C) with which models begin, by the mean targets of their rows."""
     first, number = numbered(*rows_and_weights(members))
-    found = []
-    for member in (members[m] for m in first):
-        rows = slice(None) if member.rows is None else member.rows
-        target, weight = problem.target[rows], None if member.weight is None else member.weight[rows]
-        if target.ndim == 1:
-            sums = np.bincount(target, weight, n_outputs)
-            mean = sums / sums.sum()
-        else:
-            mean = np.average(target, axis=0, weights=weight)
-        found.append(loss.starting_scores(mean, 1 / len(target)))
+    each = [members[m] for m in first]
+    found = [loss.starting_scores(own.mean_target(problem, n_outputs), 1 / own.n_rows(problem)) for own in each]
     return np.array(found)[number]
 
 

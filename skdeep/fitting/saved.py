@@ -77,7 +77,6 @@ def unpacked(name: str, state: dict[str, Any]) -> dict[str, Any]:
 
 
 def _values(record: Any) -> dict[str, Any]:
-    """List the fields of a dataclass."""
     return {field.name: getattr(record, field.name) for field in fields(record)}
 
 

@@ -346,7 +346,6 @@ def _names_once(cls: Any) -> tuple[str, ...]:
 
 
 def _values(solver: Solver) -> dict[str, Any]:
-    """Look up the settings of an object by name."""
     return {name: getattr(solver, name) for name in _names(type(solver))}
 
 

@@ -110,7 +110,6 @@ def _optimizer(recipe: Recipe, network: Network, members: list[Member], rates: n
 
 
 def _plan(recipe: Recipe, epochs: int, first_epoch: int) -> Plan:
-    """Say how the steps go."""
     settings: Any = recipe.settings
     return Plan(
         max_iter=epochs,
@@ -127,7 +126,6 @@ def _plan(recipe: Recipe, epochs: int, first_epoch: int) -> Plan:
 
 
 def _in_closed_form(stack: Stack) -> None:
-    """Solve least squares, of a linear network."""
     begin(stack)
     found = solve_by_products(stack)
     if found is None:

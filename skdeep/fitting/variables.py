@@ -138,14 +138,9 @@ def rows_of(
         of_columns = problem.rows().exactly(torch.float64, network.frame)
         X = of_columns.take(slice(0, len(of_columns)) if index is None else torch.from_numpy(index)).numpy()
     n, d = X.shape
-    if by_columns and d < FEW_COLUMNS and n * d >= _MANY_VALUES:  # a few long loops, where rows are many short ones
-        columns = np.empty((d + variables.intercept, n))
-        inside = columns[:d]
-        np.subtract(X.T, variables.center[:, None], out=inside)
-        inside *= scale[:, None]
-        columns[d:] = 1.0
-        return Rows(columns.T)
-    Z = np.empty((n, d + variables.intercept))
+    # a few long loops, where rows are many short ones
+    by_columns = by_columns and d < FEW_COLUMNS and n * d >= _MANY_VALUES
+    Z = np.empty((n, d + variables.intercept), order="F" if by_columns else "C")
     within = Z[:, :d]
     np.subtract(X, variables.center, out=within)
     within *= scale

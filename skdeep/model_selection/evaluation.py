@@ -284,7 +284,6 @@ def fit_candidates(
 def _fit_stack(
     members: list, X: Data, y: Data, params: dict[str, Any], with_probabilities: bool
 ) -> list[Exception | None]:
-    """Fit classifiers as a stack, by the arguments of their ``fit``."""
     params = dict(params)
     classes = params.pop("classes", None)
     for name in {"y_val"} & params.keys():

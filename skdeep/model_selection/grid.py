@@ -196,7 +196,8 @@ class _Grid:
             varied = {name.removeprefix(prefix) for name in varied}
             scaling = Scaling.of(estimator)
             assert scaling is not None
-            scaling.check()
+            for step in scaling.steps:
+                step._validate_params()
         candidates = [final_step(clone(estimator).set_params(**clone(own, safe=False))) for own in each]
         if not get_config()["skip_parameter_validation"]:
             for candidate in candidates:
@@ -343,7 +344,8 @@ class _Grid:
         if self.scaling is not None:
             assert isinstance(network, Linear)
             training = [train for train, _ in rows.splits]
-            network = self.scaling.seen_through(recipe, rows.problem, network, members, training)
+            ridge = penalty.curvature()
+            network = self.scaling.seen_through(recipe, rows.problem, network, members, ridge, training)
         if recipe.solver == "lbfgs" and not has_exact_solver(recipe, rows.problem, network):
             raise CannotStack("These rows, or this objective, have no exact solver.")
         return network

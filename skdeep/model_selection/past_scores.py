@@ -68,7 +68,6 @@ def compare_past(
 
 
 def _scores_of(name: str, past: Any) -> dict[str, np.ndarray]:
-    """Take the scores of all splits, by metric."""
     if isinstance(past, Mapping):
         scores = {key.removeprefix("test_"): past[key] for key in past if str(key).startswith("test_")}
         if not scores:

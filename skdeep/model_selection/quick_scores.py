@@ -143,15 +143,15 @@ def _coded(labels: Any, classes: Any) -> np.ndarray:
     return codes
 
 
-def _plain(labels: Any) -> np.ndarray:
-    """Make a plain vector of labels, of an array or a column of a frame."""
-    if type(labels).__name__ == "Series" and hasattr(labels, "to_numpy"):
-        labels = labels.to_numpy()
-    _demand(type(labels) is np.ndarray and labels.ndim == 1)
-    if labels.dtype.kind == "O" and all(type(label) is str for label in labels):
-        labels = labels.astype(np.str_)
-    _demand(labels.dtype.kind in _KINDS)
-    return labels
+def _plain(values: Any, kinds: str = _KINDS) -> np.ndarray:
+    """Make a plain vector of an array or a column of a frame: of labels, or of other kinds."""
+    if type(values).__name__ == "Series" and hasattr(values, "to_numpy"):
+        values = values.to_numpy()
+    _demand(type(values) is np.ndarray and values.ndim == 1)
+    if values.dtype.kind == "O" and all(type(value) is str for value in values):
+        values = values.astype(np.str_)
+    _demand(values.dtype.kind in kinds)
+    return values
 
 
 # ---- the scores ------------------------------------------------------------------------------------------------------
@@ -247,20 +247,13 @@ def _of_values(names: dict[str, str], regressor: Any, X: Any, y: Any) -> dict[st
     if not known or not is_regressor(regressor):
         return {}
     try:
-        values, predicted = (_plain_values(part) for part in (y, regressor.predict(X)))
+        given = _plain(y, "iuf"), _plain(regressor.predict(X), "iuf")
+        values, predicted = (part.astype(np.float64, copy=False) for part in given)
         _demand(len(values) == len(predicted) > 1)
     except Exception:  # which scikit-learn's scorers say in their own way
         return {}
     found = {metric: way(values, predicted) for metric, way in known.items()}
     return {metric: float(score) for metric, score in found.items() if np.isfinite(score)}
-
-
-def _plain_values(values: Any) -> np.ndarray:
-    """Make a plain vector of numbers in float64, of an array or a column of a frame."""
-    if type(values).__name__ == "Series" and hasattr(values, "to_numpy"):
-        values = values.to_numpy()
-    _demand(type(values) is np.ndarray and values.ndim == 1 and values.dtype.kind in "iuf")
-    return values.astype(np.float64, copy=False)
 
 
 def _r2(values: np.ndarray, predicted: np.ndarray) -> float:

@@ -22,7 +22,7 @@ from skdeep.data.inputs import Data
 from skdeep.data.problem import Problem
 from skdeep.engine.networks import Linear
 from skdeep.estimators.linear import LinearModel
-from skdeep.fitting.recipe import Member, Recipe, penalty_of, values
+from skdeep.fitting.recipe import Member, Recipe, values
 from skdeep.fitting.settings import FULL_BATCH
 from skdeep.model_selection.plain import without_checks
 from skdeep.model_selection.stacks import CannotStack
@@ -53,11 +53,6 @@ class Scaling:
         """The scaler, if there is one."""
         return next((step for step in self.steps if not _is_imputer(step)), None)
 
-    def check(self) -> None:
-        """Raise where a parameter of a step is none."""
-        for step in self.steps:
-            step._validate_params()
-
     def suits(self, X: Data, problem: Problem, model: LinearModel, recipe: Recipe) -> bool:
         """Tell whether steps and a linear model can be one, on these rows."""
         if sparse.issparse(problem.source) or not _are_numbers(X) or problem.has_missing:
@@ -67,9 +62,11 @@ class Scaling:
         return recipe.solver in FULL_BATCH
 
     def seen_through(
-        self, recipe: Recipe, problem: Problem, network: Linear, members: list[Member], splits: list[np.ndarray]
+        self, recipe: Recipe, problem: Problem, network: Linear, members: list[Member], ridge: np.ndarray, splits: list
     ) -> Linear:
         """Put the steps, fitted to the training rows of each split, in front of a network of models on the rows as are.
+
+        The penalty's curvature is `ridge`, (K,) or (K, C).
 
         Raise `CannotStack` where what the penalty says of columns is lost.
         """
@@ -83,7 +80,6 @@ class Scaling:
         sizes, constant = sizes_of([member.state.columns for member in members], True)
         if (np.where(constant, 1.0, sizes * factors) < _SMALL).any():
             raise CannotStack("The penalty might take a scaled column for nothing.")
-        ridge = penalty_of(recipe, problem, members).curvature()
         root = np.sqrt((ridge if ridge.ndim == 1 else ridge.max(1)) / recipe.judged_by.curvature(recipe.n_outputs))
         unit = np.where(fixed[:, None], 1 / factors, sizes)
         scale = 1 / np.hypot(sizes, unit * root[:, None])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from itertools import compress
 from typing import Any, Self
@@ -17,7 +18,7 @@ from skdeep.data.answers import own_methods
 from skdeep.data.inputs import Data, OutputSpace, check_features
 from skdeep.data.scoring import only_asks, scorers_of
 from skdeep.engine.rows import MAX_VALUES
-from skdeep.engine.threads import at_most, threads_of_worker
+from skdeep.engine.threads import at_most
 from skdeep.estimators.prediction import scores_of_members
 from skdeep.model_selection._sklearn import Taken, Whole, copied
 from skdeep.model_selection.evaluation import Task, final_step, fit_candidates, is_promised, share_seed, together
@@ -98,12 +99,6 @@ def methods_of(scorer: Any) -> list[str]:
     return [methods] if isinstance(methods, str) else list(methods)
 
 
-def _can_answer(final: Any, scorer: Any) -> bool:
-    """Say whether a classifier has one of the methods that a scorer asks for."""
-    methods = methods_of(scorer)
-    return not methods or any(hasattr(final, method) for method in methods)
-
-
 # ---- the candidates of a stack ---------------------------------------------------------------------------------------
 
 
@@ -165,8 +160,10 @@ def _answering(finals: list, is_fitted: list[bool], scorer: Any, X: Any) -> list
 
     Not where they lack a method that is asked for: it is of them that scikit-learn says so.
     """
-    fitted, scorers = list(compress(finals, is_fitted)), scorers_of(scorer)
-    if len(fitted) * len(scorers) < 2 or not all(_can_answer(fitted[0], one) for one in scorers):
+    fitted, asked = list(compress(finals, is_fitted)), [methods_of(one) for one in scorers_of(scorer)]
+    if len(fitted) * len(asked) < 2:
+        return finals
+    if not all(any(hasattr(fitted[0], method) for method in methods) for methods in asked if methods):
         return finals
     n_features, n_outputs = fitted[0]._n_inputs, fitted[0].n_outputs_
     if len(fitted) * max(_num_samples(X) * n_outputs, fitted[0]._n_params(n_features, n_outputs)) > MAX_VALUES:
@@ -187,12 +184,8 @@ class _Trainee:
         self.number = number
         self._n_scored = 0
 
-    @property
-    def candidate(self) -> Any:
-        return self.stack.candidates[self.number]
-
     def __sklearn_tags__(self) -> Any:
-        return self.candidate.__sklearn_tags__()
+        return self.stack.candidates[self.number].__sklearn_tags__()
 
     def set_params(self, **params: Any) -> Self:
         """Change nothing: the parameters have been set."""
@@ -248,7 +241,7 @@ def evaluate_stack(seed: int, n_workers: int, *parts: Any, **shared: Any) -> lis
     changed = {"scorer": scorer, "fit_params": _with_whole(first)}
     X, y = _taken_once(first)
     results = []
-    with at_most(threads_of_worker(n_workers)):
+    with at_most(max(1, (os.cpu_count() or 1) // n_workers)):
         for number, task in enumerate(tasks):
             results.append(_fit_and_score(_Trainee(stack, number), X, y, **{**task.options, **changed}))
     if first.options["return_times"]:

@@ -11,8 +11,6 @@ values, so that :math:`A^T A`, whose condition is the square of A's, is never fo
 than rows goes by :math:`A A^T`, since A would be dense. It is the way where products of columns or rows tell too little
 (`skdeep.fitting.exactly`), or do not fit memory.
 
-References
-----------
 Golub & Van Loan, *Matrix Computations*, 4th edition, sections 5.5 and 6.1. Demmel et al., *Communication-optimal
 parallel and sequential QR and LU factorizations*, SIAM J. Sci. Comput. 34(1), 2012.
 """
@@ -71,7 +69,10 @@ class Ridge:
         limit = rounding(self.n_rows, rows.n_features, is_sparse)
         self._by_rows = is_sparse and self.n_rows <= rows.n_features
         if not self._by_rows:
-            first = self._first_row() if fit_intercept and center is None else self.center
+            first = self.center
+            if fit_intercept and center is None:
+                row = self._values(slice(0, 1))
+                first = (row.to_dense() if row.layout is torch.sparse_csr else row)[0].clone()
             if isinstance(rows, SharedRows):
                 self._keep_own(rows.shard)
         if fit_intercept:
@@ -88,15 +89,10 @@ class Ridge:
         return values.to(self.device, torch.float64)
 
     def _parts(self, n_rows: int) -> Iterator[slice]:
-        """Yield all rows, so many at a time."""
         return (slice(start, min(start + n_rows, self.n_rows)) for start in range(0, self.n_rows, n_rows))
 
     def _values(self, part: slice) -> Tensor:
         return self._exact(self.rows.take(part if self.subset is None else torch.from_numpy(self.subset[part])))
-
-    def _first_row(self) -> Tensor:
-        first = self._values(slice(0, 1))
-        return (first.to_dense() if first.layout is torch.sparse_csr else first)[0].clone()
 
     def _keep_own(self, shard: Shard) -> None:
         """Go on with the rows of this process."""

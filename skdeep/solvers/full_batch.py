@@ -4,8 +4,6 @@ Each pass over the rows, in chunks, evaluates every model at its own trial point
 moves there, which ends an iteration for it, and looks for its next direction. Directions are Newton's for linear models
 of few parameters, and L-BFGS's else.
 
-References
-----------
 Nocedal & Wright, *Numerical Optimization*, 2nd edition, algorithm 7.5.
 """
 

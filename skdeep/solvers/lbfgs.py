@@ -7,8 +7,6 @@ part of :math:`S Y^T` that pairs steps with their own and later changes, D its d
 
 which is what the two-loop recursion computes, as a few products for all models at once.
 
-References
-----------
 Byrd, Nocedal & Schnabel, *Representations of quasi-Newton matrices and their use in limited memory methods*,
 Mathematical Programming 63, 1994, theorem 2.2.
 Nocedal & Wright, *Numerical Optimization*, 2nd edition, formula 7.20: the size of :math:`H_0`.

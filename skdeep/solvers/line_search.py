@@ -4,8 +4,6 @@ A step t along a direction p is taken when it satisfies the Wolfe conditions, on
 
 .. math:: \phi(t) \le \phi(0) + c_1 t \phi'(0), \qquad \phi'(t) \ge c_2 \phi'(0)
 
-References
-----------
 Nocedal & Wright, *Numerical Optimization*, 2nd edition, sections 3.1 and 3.5.
 Lewis & Overton, *Nonsmooth optimization via quasi-Newton methods*, Mathematical Programming 141, 2013: the bracket.
 Hager & Zhang, *A new conjugate gradient method with guaranteed descent and an efficient line search*, SIAM Journal on

@@ -2,8 +2,6 @@ r"""Newton directions for linear models with few parameters: the optimum in some
 
 A Hessian takes :math:`C (C + 1) d^2` multiply-adds per row, against :math:`2 C d` of a gradient.
 
-References
-----------
 Nocedal & Wright, *Numerical Optimization*, 2nd edition, sections 3.3 and 3.4.
 Mangasarian, *A finite Newton method for classification*, Optimization Methods and Software 17, 2002: the generalised
 Hessian of the squared hinge.
