@@ -2,8 +2,9 @@ r"""Smooth objectives of many unknowns, near the optimum of one: by L-BFGS from 
 
 A Hessian of each would cost more than all else. The inverse at one optimum serves for all, and in single precision a
 step is a few products of matrices for thirty models at a time. Of sparse rows, the Hessian is known among the columns
-that have most of it, by its diagonal in all others, and by the directions whose curvature differs most from it (as in Morales & Nocedal, *Automatic preconditioning by
-limited memory quasi-Newton updating*, 2000, where pairs of steps take their place).
+that have most of it, by its diagonal in all others, and by the directions whose curvature differs most from these (as
+in Morales & Nocedal, *Automatic preconditioning by limited memory quasi-Newton updating*, 2000, where pairs of steps
+take their place).
 
 Columns that a resample has no rows of, J, have another curvature there, mostly the penalty's. They are taken out of the
 inverse,
@@ -31,8 +32,8 @@ _MAX_UNKNOWNS, _VERY_FEW = 2048, 16
 _MAX_VALUES = 2**19
 #: Iterations after which models are left to others.
 _MAX_ITER = 100
-#: Steps that are remembered: with more of them, models whose way is far are lost more often.
-_HISTORY = 5
+#: Steps that are remembered: with more of them, no fewer are taken, and models whose way is far are lost more often.
+_HISTORY = 3
 #: Share of the tolerance for models of few unknowns, or of sparse rows, where digits are cheap.
 _FINER = 0.1
 #: Share of that tolerance which the rounding of a gradient may take.
@@ -40,8 +41,8 @@ _ROUNDING = 0.1
 #: Columns of sparse rows among which a Hessian is known, directions that are looked for, and the share of a curvature
 #: that may be left of one.
 _N_COLUMNS, _N_DIRECTIONS, _FOUND = 128, 40, 0.1
-#: Times the tolerance from which a step leads to it that nothing is known of: a gradient would cost as much as two.
-_AHEAD = 2
+#: Times the tolerance from which a last step leads to it, of sparse rows: a gradient there would cost as much again.
+_AHEAD = 1.5
 #: Share of its curvature below which a column has no rows in a resample.
 _GONE = 0.05
 #: Share of the largest curvature that makes an inverse possible where columns determine others.
@@ -126,7 +127,8 @@ class Neighbourhood:
             return params, arrived
         is_cheap = self._curvatures is None or n_free(*self.precisions[-1]) <= FEW_UNKNOWNS
         gone = self._columns_gone(weight, rho)
-        bound = _AHEAD * self.tol * (self.finest if finer else _FINER if is_cheap else 1)
+        bound = self.tol * (self.finest if finer else _FINER if is_cheap else 1)
+        goes_on = self._curvatures is None and bool(rho.any())  # where there is an optimum, steps become shorter
         size = max(1, _MAX_VALUES // (len(self.start) * max(self.precisions[0][0].shape)))
         for rows, loss in self.precisions:
             left = np.flatnonzero(~arrived)
@@ -134,7 +136,7 @@ class Neighbourhood:
             for part in filter(len, (left[:size], left[size:]) if looks else (left,)):
                 curvature = self._here if finer else self._around or self._here
                 way = _Way(rows, loss, self.start, weight[part], rho[part], [gone[k] for k in part], curvature)
-                params[part], arrived[part] = way.followed(bound, size)
+                params[part], arrived[part] = way.followed(bound, size, goes_on)
                 if looks:
                     some, looks = part[:_TYPICAL], False
                     scores = rows.scores(params[some].astype(rows.Z.dtype))
@@ -282,8 +284,9 @@ class _Way:
         self._pull = loss.gradient(rows.scores(self.start[None]))
 
     @np.errstate(over="ignore", invalid="ignore")  # models that are lost leave
-    def followed(self, tol: float, size: int) -> tuple[np.ndarray, np.ndarray]:
-        """Find the parameters (M, C, D) of all models, and which have arrived."""
+    def followed(self, tol: float, size: int, goes_on: bool) -> tuple[np.ndarray, np.ndarray]:
+        """Find the parameters (M, C, D) of all models, and which have arrived, or are a last step away (`goes_on`)."""
+        tol = _AHEAD * tol if goes_on else tol
         params, arrived = np.repeat(self.start[None], len(self.weight), axis=0), np.zeros(len(self.weight), dtype=bool)
         models, waiting = np.split(np.arange(len(params)), [size])
         here, gradient, age = params[models], self._gradient(models), np.zeros(len(models), dtype=np.intp)
@@ -306,7 +309,7 @@ class _Way:
             arrived[models[there]] = True
             if done.any():
                 ended = done.nonzero()[0]
-                params[models[ended]] = ahead[ended]
+                params[models[ended]] = (ahead if goes_on else here)[ended]
                 filled, (new, waiting) = ended[: len(waiting)], np.split(waiting, [len(ended)])
                 if len(new):
                     models[filled], here[filled], bound[filled], age[filled] = new, self.start, tol, 0
