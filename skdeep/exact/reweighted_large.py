@@ -194,7 +194,7 @@ class _Curvature:
 
 
 class _Directions:
-    """The Hessian of sparse rows as that of each score in a few columns, and its diagonal in all others.
+    """The Hessian of sparse rows: of each score, all of it in a few columns, and its diagonal in all others.
 
     What differs most from these units is added: some directions of Lanczos's method.
     """
