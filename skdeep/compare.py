@@ -70,7 +70,10 @@ def _split_off(table: Any, target: str, dropped: Sequence[str] = ()) -> tuple[An
         print(f"{int((~known).sum())} rows without {target} are left out.", file=sys.stderr)
         table = table[known]
     if table.shape[1] < 2 or not len(table):
-        raise ValueError(f"Beside {target!r}, the table has {table.shape[1] - 1} columns, and {len(table)} rows.")
+        raise ValueError(
+            f"Beside {target!r}, the table has {table.shape[1] - 1} columns, and {len(table)} rows with a target. "
+            "There must be a column to learn from, and rows: name another --target, or fewer columns in --drop."
+        )
     y = table[target]
     return table.drop(columns=target), y.infer_objects()  # without its gaps, it may be booleans
 

@@ -196,6 +196,20 @@ def test_sparse_resamples_take_few_passes_over_the_rows(case, most, monkeypatch)
     np.testing.assert_allclose(found.coef_acceleration, exact.coef_acceleration, atol=0.002)
 
 
+def test_sparse_rows_of_many_classes_take_few_passes(monkeypatch):
+    rng, gradient, passed = np.random.default_rng(0), reweighted_large._Way._gradient, []
+    rate = rng.gamma(0.3, 1, size=(8, 120)) * np.geomspace(8, 0.3, 120) / 4  # of words, the first ones in most rows
+    y = rng.integers(8, size=600)
+    X = sparse.csr_array(np.sqrt(rng.poisson(0.3 * rate[y])))
+    monkeypatch.setattr(
+        reweighted_large._Way,
+        "_gradient",
+        lambda w, models, *at: passed.append(len(models)) or gradient(w, models, *at),
+    )
+    bootstrap_coefficients(SoftmaxClassifier(), X, y, n_resamples=20, n_left_out=10, random_state=0)
+    assert sum(passed) < 11 * 30  # by a diagonal and some directions, it is 15
+
+
 def test_a_hessian_that_has_no_inverse_leaves_resamples_to_others(monkeypatch):
     model, X, y, _ = CASES["many columns"]
     model = clone(model).set_params(tol=1e-6)

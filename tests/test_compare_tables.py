@@ -74,7 +74,9 @@ def test_a_heading_of_numbers_may_be_data(tmp_path):
             "No class has a row for each of 5 folds. The target has 9",
         ),
         ("a,b,a ,y\n1,2,3,0\n1,2,3,1\n", "Several columns of "),
-        ("", "is empty"),
+        ("", "is empty. It must have"),
+        ("a,y\n", "0 rows with a target. There must be a column to learn from, and rows: name"),
+        ("a,y\n1,\n2,\n", "0 rows with a target. There must be"),
         (",".join(f"column{i}" for i in range(40)) + "\n" + "1," * 39 + "1\n", "of 40, the likest are "),
     ],
 )

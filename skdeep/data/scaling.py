@@ -88,12 +88,14 @@ def units_of_sparse(columns: list[Columns], centered: bool, power: np.ndarray, a
 
 def _units_of_sparse(columns: Columns, centered: bool, power: float, as_dense: bool) -> np.ndarray:
     """Compute the units of one model, (d,): there may be so many columns that all models' at once have no room."""
-    mean, deviation, rounding = columns.mean, columns.deviation, columns.rounding
+    unit = np.where(columns.largest > 0, columns.largest, 1.0)  # squares of anything else may overflow
+    mean, variance = np.square(columns.mean / unit), np.square(columns.deviation / unit)
     filled = columns.weight / (columns.weight + columns.missing)
-    magnitude = np.hypot(deviation, mean)
-    size = np.hypot(deviation, np.sqrt(1 - filled) * mean) if centered else magnitude
-    constant = size <= rounding * magnitude
-    size = np.where(constant, np.where(magnitude > 0, magnitude, 1.0), size)
+    magnitude = np.sqrt(variance + mean)
+    size = np.sqrt(variance + (1 - filled) * mean) if centered else magnitude
+    constant = size <= columns.rounding * magnitude
+    size = unit * np.where(constant, magnitude, size)
+    size[size == 0] = 1
     if as_dense:
         return size * np.where(constant, 1.0, np.sqrt(filled))
     size, partly = np.log(size), filled * (1 - filled)

@@ -1,9 +1,10 @@
 r"""Smooth objectives of many unknowns, near the optimum of one: by L-BFGS from its Hessian.
 
 A Hessian of each would cost more than all else. The inverse at one optimum serves for all, and in single precision a
-step is a few products of matrices for thirty models at a time. Of sparse rows, the Hessian is known by its diagonal,
-and by the directions whose curvature differs most from it (as in Morales & Nocedal, *Automatic preconditioning by
-limited memory quasi-Newton updating*, 2000, where pairs of steps take their place).
+step is a few products of matrices for thirty models at a time. Of sparse rows, the Hessian is known among the columns
+that have most of it, by its diagonal in all others, and by the directions whose curvature differs most from these (as
+in Morales & Nocedal, *Automatic preconditioning by limited memory quasi-Newton updating*, 2000, where pairs of steps
+take their place).
 
 Columns that a resample has no rows of, J, have another curvature there, mostly the penalty's. They are taken out of the
 inverse,
@@ -31,14 +32,17 @@ _MAX_UNKNOWNS, _VERY_FEW = 2048, 16
 _MAX_VALUES = 2**19
 #: Iterations after which models are left to others.
 _MAX_ITER = 100
-#: Steps that are remembered: with more of them, models whose way is far are lost more often.
-_HISTORY = 5
+#: Steps that are remembered: with more of them, no fewer are taken, and models whose way is far are lost more often.
+_HISTORY = 3
 #: Share of the tolerance for models of few unknowns, or of sparse rows, where digits are cheap.
 _FINER = 0.1
 #: Share of that tolerance which the rounding of a gradient may take.
 _ROUNDING = 0.1
-#: Directions of a Hessian of sparse rows that are looked for, and the share of a curvature that may be left of one.
-_N_DIRECTIONS, _FOUND = 40, 0.1
+#: Columns of sparse rows among which a Hessian is known, directions that are looked for, and the share of a curvature
+#: that may be left of one.
+_N_COLUMNS, _N_DIRECTIONS, _FOUND = 128, 40, 0.1
+#: Times the tolerance from which a last step leads to it, of sparse rows: a gradient there would cost as much again.
+_AHEAD = 1.5
 #: Share of its curvature below which a column has no rows in a resample.
 _GONE = 0.05
 #: Share of the largest curvature that makes an inverse possible where columns determine others.
@@ -122,7 +126,9 @@ class Neighbourhood:
         if not self._here.is_known:
             return params, arrived
         is_cheap = self._curvatures is None or n_free(*self.precisions[-1]) <= FEW_UNKNOWNS
-        gone, bound = self._columns_gone(weight, rho), self.tol * (self.finest if finer else _FINER if is_cheap else 1)
+        gone = self._columns_gone(weight, rho)
+        bound = self.tol * (self.finest if finer else _FINER if is_cheap else 1)
+        goes_on = self._curvatures is None and bool(rho.any())  # where there is an optimum, steps become shorter
         size = max(1, _MAX_VALUES // (len(self.start) * max(self.precisions[0][0].shape)))
         for rows, loss in self.precisions:
             left = np.flatnonzero(~arrived)
@@ -130,7 +136,7 @@ class Neighbourhood:
             for part in filter(len, (left[:size], left[size:]) if looks else (left,)):
                 curvature = self._here if finer else self._around or self._here
                 way = _Way(rows, loss, self.start, weight[part], rho[part], [gone[k] for k in part], curvature)
-                params[part], arrived[part] = way.followed(bound, size)
+                params[part], arrived[part] = way.followed(bound, size, goes_on)
                 if looks:
                     some, looks = part[:_TYPICAL], False
                     scores = rows.scores(params[some].astype(rows.Z.dtype))
@@ -188,39 +194,71 @@ class _Curvature:
 
 
 class _Directions:
-    """The diagonal of a Hessian (C, D) of sparse rows, and some directions of Lanczos's method in its units."""
+    """The Hessian of sparse rows: of each score, all of it in a few columns, and its diagonal in all others.
+
+    What differs most from these units is added: some directions of Lanczos's method.
+    """
 
     is_known = True
 
     def __init__(self, rows: Rows, loss: RowLoss, weight: np.ndarray, rho: np.ndarray, start: np.ndarray):
         scores = rows.scores(start[None])
-        at = loss.at(scores)
-        diagonal = rows.diagonal(weight * loss.diagonal(scores, at)[0]) + rho
-        root = 1 / np.sqrt(np.where(diagonal > 0, diagonal, np.inf))
+        at, self._shifts = loss.at(scores), loss.shift_invariant
+        curvature = weight * loss.diagonal(scores, at)[0]
+        diagonal = rows.diagonal(curvature)
+        # the columns whose curvature is least the penalty's
+        self._some = np.sort(np.argsort(rho / np.maximum(diagonal.mean(0), np.finfo(float).tiny))[:_N_COLUMNS])
+        diagonal += rho
+        self._root = 1 / np.sqrt(np.where(diagonal > 0, diagonal, np.inf))
+        blocks = rows.narrow(self._some).gram(curvature)
+        on_diagonal = np.einsum("cii->ci", blocks)
+        on_diagonal += rho[self._some] + _LITTLE * np.maximum(on_diagonal.max(1, keepdims=True), _LITTLE)
+        self._half = np.linalg.inv(np.linalg.cholesky(blocks))
         n = min(_N_DIRECTIONS, start.size // 2)
         vectors, products = np.empty((n + 1, start.size)), np.empty((n, start.size))
-        first = np.random.default_rng(0).standard_normal(start.size)
-        vectors[0] = first / np.linalg.norm(first)
-        for k in range(n):
-            way = root * vectors[k].reshape(start.shape)
+        rest = self._in_units(np.random.default_rng(0).standard_normal(start.shape))
+        for k in range(n + 1):
+            vectors[k] = rest / (np.linalg.norm(rest) or 1)
+            if k == n:
+                break
+            way = self._from_units(vectors[k])
             curved = rows.back(weight * loss.times_second(scores, at, rows.scores(way[None])))[0] + rho * way
-            rest = products[k] = (root * curved).ravel()
+            rest = products[k] = self._in_units(curved)
             for _ in range(2):  # once leaves rounding
                 rest = rest - (vectors[: k + 1] @ rest) @ vectors[: k + 1]
-            vectors[k + 1] = rest / (np.linalg.norm(rest) or 1)
         values, own = np.linalg.eigh(vectors[:n] @ products.T)
         along = own.T @ vectors[:n]
         left = np.linalg.norm(own.T @ products - values[:, None] * along, axis=1)
         sound = (left <= _FOUND * values) & (values > _LITTLE * values[-1])
-        self.root, self.along = root.astype(np.float32), along[sound].astype(np.float32)
-        self.factors, self.shifts = (1 / values[sound] - 1).astype(np.float32), loss.shift_invariant
+        along = np.array([self._from_units(vector).ravel() for vector in along[sound]]).reshape(-1, start.size)
+        self._along, self._factors = along.astype(np.float32), (1 / values[sound] - 1).astype(np.float32)
+        self._inverse = (self._half.swapaxes(1, 2) @ self._half).astype(np.float32)
+        self._of_each = np.square(self._root).astype(np.float32)
+
+    def _centred(self, values: np.ndarray) -> np.ndarray:
+        """Leave out the shift of all scores (..., C, D), along which no model moves."""
+        return values - values.mean(-2, keepdims=True) if self._shifts else values
+
+    def _in_units(self, gradient: np.ndarray) -> np.ndarray:
+        gradient = self._centred(gradient)
+        found = gradient * self._root
+        found[:, self._some] = (self._half @ gradient[:, self._some, None])[:, :, 0]
+        return found.ravel()
+
+    def _from_units(self, vector: np.ndarray) -> np.ndarray:
+        values = vector.reshape(self._root.shape)
+        found = values * self._root
+        found[:, self._some] = (values[:, None, self._some] @ self._half)[:, 0]
+        return self._centred(found)
 
     def solve(self, gradient: np.ndarray, gone: list[_Gone | None]) -> np.ndarray:
         """Multiply gradients (K, C, D) by the inverse."""
-        right = (gradient * self.root).reshape(len(gradient), -1)
-        right += ((right @ self.along.T) * self.factors) @ self.along
-        found = right.reshape(gradient.shape) * self.root
-        return found - found.mean(1, keepdims=True) if self.shifts else found  # no model moves along the shift
+        right = self._centred(gradient)
+        found, flat = right * self._of_each, right.reshape(len(right), -1)
+        within = np.ascontiguousarray(right.take(self._some, 2).swapaxes(0, 1))  # one product for each score
+        found[:, :, self._some] = (within @ self._inverse).swapaxes(0, 1)
+        found += (((flat @ self._along.T) * self._factors) @ self._along).reshape(found.shape)
+        return self._centred(found)
 
 
 class _Way:
@@ -246,14 +284,20 @@ class _Way:
         self._pull = loss.gradient(rows.scores(self.start[None]))
 
     @np.errstate(over="ignore", invalid="ignore")  # models that are lost leave
-    def followed(self, tol: float, size: int) -> tuple[np.ndarray, np.ndarray]:
-        """Find the parameters (M, C, D) of all models, and which have arrived."""
+    def followed(self, tol: float, size: int, goes_on: bool) -> tuple[np.ndarray, np.ndarray]:
+        """Find the parameters (M, C, D) of all models, and which have arrived, or are a last step away (`goes_on`)."""
+        tol = _AHEAD * tol if goes_on else tol
         params, arrived = np.repeat(self.start[None], len(self.weight), axis=0), np.zeros(len(self.weight), dtype=bool)
         models, waiting = np.split(np.arange(len(params)), [size])
         here, gradient, age = params[models], self._gradient(models), np.zeros(len(models), dtype=np.intp)
         bound, self._steps = np.full(len(models), tol), _Steps(len(models), self.start)
         last: tuple[np.ndarray, ...] = ()
         while True:
+            scaled = self._scaled(models, gradient)
+            if last:
+                step, change, of_change = map(np.subtract, (here, gradient, scaled), last)
+                self._steps.remember(step, change, of_change, age > 0)
+            ahead = here + self._steps.direction(gradient, scaled)
             largest = np.abs(gradient).max((1, 2))
             done = ~np.isfinite(largest) | (age == _MAX_ITER)
             near = np.flatnonzero((largest <= bound) & (bound == tol))
@@ -265,26 +309,27 @@ class _Way:
             arrived[models[there]] = True
             if done.any():
                 ended = done.nonzero()[0]
-                params[models[ended]] = here[ended]
+                params[models[ended]] = (ahead if goes_on else here)[ended]
                 filled, (new, waiting) = ended[: len(waiting)], np.split(waiting, [len(ended)])
                 if len(new):
                     models[filled], here[filled], bound[filled], age[filled] = new, self.start, tol, 0
                     gradient[filled] = self._gradient(new)
+                    scaled[filled] = self._scaled(new, gradient[filled])
+                    ahead[filled] = self.start - scaled[filled]
                     self._steps.forget(filled)
                 kept = np.delete(np.arange(len(models)), ended[len(filled) :])
                 if not len(kept):
                     return params, arrived
                 if len(kept) < len(models):
                     models, here, gradient, age, bound = (v[kept] for v in (models, here, gradient, age, bound))
+                    scaled, ahead = scaled[kept], ahead[kept]
                     self._steps.keep(kept)
-                    last = tuple(values[kept] for values in last)
-            scaled = self.curvature.solve(gradient, [self.gone[k] for k in models.tolist()])
-            if last:
-                step, change, of_change = map(np.subtract, (here, gradient, scaled), last)
-                self._steps.remember(step, change, of_change, age > 0)
             last = here, gradient, scaled
-            here = here + self._steps.direction(gradient, scaled)
+            here = ahead
             gradient, age = self._gradient(models, here), age + 1
+
+    def _scaled(self, models: np.ndarray, gradient: np.ndarray) -> np.ndarray:
+        return self.curvature.solve(gradient, [self.gone[k] for k in models.tolist()])
 
     def _gradient(self, models: np.ndarray, params: np.ndarray | None = None) -> np.ndarray:
         """Compute gradients of some of the models, at parameters or at the start."""

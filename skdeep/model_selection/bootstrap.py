@@ -190,8 +190,8 @@ def draw_resamples(
     todo = np.arange(n_resamples)
     for _ in range(_MAX_DRAWS):
         parts = [group[generator.integers(len(group), size=(len(todo), len(group)))] for group in groups]
-        drawn = np.concatenate(parts, axis=1) + len(codes) * np.arange(len(todo))[:, None]
-        counts[todo] = np.bincount(drawn.ravel(), minlength=len(todo) * len(codes)).reshape(-1, len(codes))
+        for number, drawn in zip(todo.tolist(), np.concatenate(parts, axis=1), strict=True):
+            counts[number] = np.bincount(drawn, minlength=len(codes))
         todo = todo[~_may_be_fitted(problem, counts[todo])]
         if not len(todo):
             return counts

@@ -51,7 +51,7 @@ def read(path: Path, encoding: str = "utf-8") -> tuple[Any, list[str]]:
             n_fields = len(headings) + table.index.nlevels
             raise pandas.errors.ParserError(f"Expected {len(headings)} fields, saw {n_fields}")
     except pandas.errors.EmptyDataError as error:
-        raise ValueError(f"{path} is empty.") from error
+        raise ValueError(f"{path} is empty. It must have a heading, and lines below.") from error
     except (UnicodeError, LookupError) as error:
         raise ValueError(f"{path} is not text in {encoding} ({error}). Try --encoding latin-1, or utf-16.") from error
     except pandas.errors.ParserError as error:
