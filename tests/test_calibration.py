@@ -251,6 +251,30 @@ def test_rows_of_little_weight_hold_out_little(monkeypatch):
     assert n_scored == [500, 1000]
 
 
+@pytest.mark.filterwarnings("ignore")  # of what such weights mean for the penalty
+@pytest.mark.parametrize("unit", [1e-200, 1e-3, 1e200])
+def test_folds_that_are_enough_do_not_depend_on_the_unit_of_weights(unit, monkeypatch):
+    """Squares of weights may overflow, or vanish."""
+    n_scored, fit = [], calibrated.calibrate
+    monkeypatch.setattr(calibrated, "calibrate", lambda *args: n_scored.append(len(args[1])) or fit(*args))
+    X, y = np.random.default_rng(0).normal(size=(600, 2)), np.arange(600) % 2
+    HingeClassifier(calibration="temperature").fit(X, y, sample_weight=np.full(600, unit))
+    assert n_scored == [450]
+
+
+def test_folds_that_are_enough_do_not_depend_on_other_candidates():
+    """Balanced weights of few positives count as few rows: for the candidate that has them alone."""
+    generator = np.random.default_rng(0)
+    X = generator.normal(size=(1400, 4))
+    y = X[:, 0] + X[:, 1] + generator.normal(size=1400) > 2
+    model = HingeClassifier(calibration="temperature", random_state=0)
+    alone = [clone(model).set_params(class_weight=weight) for weight in (None, "balanced")]
+    together = [clone(one) for one in alone]
+    assert fit_stack(together, X, y) == [None] * 2
+    for model, other in zip(alone, together, strict=True):
+        assert other.temperature_ == pytest.approx(model.fit(X, y).temperature_, rel=1e-5)
+
+
 @pytest.mark.filterwarnings("ignore:The scores of rows that a model was not trained on")
 def test_scores_are_out_of_fold(monkeypatch):
     """Labels without any relation to X: a model that has seen them would be sure of some."""

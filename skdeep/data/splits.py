@@ -309,22 +309,18 @@ class Folds:
         part[self.fold == DIVIDED] = self.share[:, number]
         return part
 
-    def enough(self, n_rows: float) -> int:
-        """Count the folds, two or more, that together hold out as much as so many rows of equal weight, or all.
+    def enough(self, n_rows: float) -> np.ndarray:
+        """Count the first folds, two or more, that hold out as much as so many rows of equal weight, or all: (K,).
 
-        Rows of unequal weight count as ``sum(w)² / sum(w²)`` (Kish 1965), of the model for which these are fewest.
+        Of each model, whichever others there are. Rows of unequal weight count as ``sum(w)² / sum(w²)`` (Kish 1965).
         """
-        if len(self.rows) <= n_rows:
-            return len(self.numbers)
-        total, squares = 0.0, 0.0
-        for n_folds, number in enumerate(self.numbers, 1):
-            rows, factor = self.held_out(number), self.held_out_factor(number)
-            weight = np.ones((1, len(rows))) if self.weight is None else np.atleast_2d(self.weight)[:, rows]
-            weight = weight if factor is None else weight * factor
-            total, squares = total + weight.sum(1), squares + np.square(weight).sum(1)
-            if n_folds > 1 and (total**2 >= n_rows * squares).all():
-                break
-        return n_folds
+        weight = np.ones((1, len(self.rows))) if self.weight is None else np.atleast_2d(self.weight)[:, self.rows]
+        weight = weight / weight.max(1, keepdims=True)  # squares of others may overflow, or vanish
+        parts = np.stack([self._part(number) for number in self.numbers])
+        total, squares = (np.cumsum(part @ own.T, axis=0) for part, own in ((parts, weight), (parts**2, weight**2)))
+        are_enough = total**2 >= n_rows * squares
+        are_enough[0], are_enough[-1] = False, True
+        return are_enough.argmax(0) + 1
 
     def training(self, number: int) -> np.ndarray:
         """List the rows that a model is trained on."""

@@ -53,7 +53,9 @@ def calibrate_each(recipe: Recipe, problem: Problem, members: list[Member], seed
         network = estimator._trained_network(data.device, data.dtype)
         own = doubt(to_numpy(scores_of(network, data, folds.rows)[0]), weights[m, folds.rows])
         kept = problem.codes[folds.kept], weights[m, folds.kept] / folds.unit
-        calibrate(estimator, scores[m], codes, weights[m, rows] * factor / folds.unit, own, kept)
+        scored = slice(len(scores[m]))  # by the first folds
+        weight = weights[m, rows[scored]] * factor[scored] / folds.unit
+        calibrate(estimator, scores[m], codes[scored], weight, own, kept)
 
 
 def _is_calibrated(estimator: Classifier) -> bool:
@@ -72,11 +74,12 @@ def _deal(recipe: Recipe, problem: Problem, members: list[Member], seed: int) ->
             f"calibration={members[0].estimator.calibration!r} needs at least 2 distinct rows of a class, to hold some "
             "out; pass calibration=None."
         )
+    n_folds = np.full(len(members), len(folds.numbers))
     if members[0].estimator.calibration == "temperature" and problem.codes.ndim == 1:
-        n_models = folds.enough(_ENOUGH_HELD_OUT)
+        n_folds[:] = folds.enough(_ENOUGH_HELD_OUT)
         for each in dealt.values():
-            each.numbers = folds.numbers[:n_models]
-    return FoldModels(folds, trained_on(dealt[merges], len(members)))
+            each.numbers = folds.numbers[: n_folds.max()]
+    return FoldModels(folds, n_folds, trained_on(dealt[merges], len(members)))
 
 
 def deal_beside(recipe: Recipe, problem: Problem, members: list[Member], seed: int) -> FoldModels | None:
@@ -111,13 +114,14 @@ def _out_of_fold_scores(
     cannot be stacked train one by one.
     """
     leader, numbers = members[0].estimator, dealt.folds.numbers
-    stacks = [[(m, f) for f in numbers] for m in trained]
+    stacks = [[(m, f) for f in numbers[: dealt.n_folds[m]]] for m in trained]
     # exact solvers go from one penalty to the next, so that models that end before the optimum depend on others
     limited = recipe.solver in FULL_BATCH and (leader.early_stopping or members[0].progress.warm)
     if not leader.stackable or problem.is_stored:  # each would need other rows of those that are read
         stacks = [[model] for stack in stacks for model in stack]
     elif len(trained) > 1 and not limited:
-        stacks = [list(of_fold) for of_fold in zip(*stacks, strict=True)]
+        of_folds = ([model for stack in stacks for model in stack if model[1] == f] for f in numbers)
+        stacks = [stack for stack in of_folds if stack]
     # those of earlier fits too, which a warm start has behind it
     epochs = max(recipe.epochs, len(leader.loss_curve_)) if members[0].progress.warm else recipe.epochs
     scores: dict[int, list[np.ndarray]] = {m: [] for m in trained}
@@ -144,7 +148,7 @@ def _out_of_fold_scores(
             with np.errstate(over="ignore"):
                 if model.progress.error is None and not np.isfinite(np.abs(own).sum()):
                     model.progress.error = "scores of rows that it was not trained on overflow"
-    return {m: np.concatenate(of_folds) for m, of_folds in scores.items()}, done
+    return {m: np.concatenate(parts) for m, parts in scores.items()}, done
 
 
 def _scores_each(

@@ -183,6 +183,7 @@ class FoldModels:
     """Rows in folds, and models that are each trained without one."""
 
     folds: Folds
+    n_folds: np.ndarray  # of each model, the first of those
     rest: dict[int, tuple[np.ndarray, list[np.ndarray | None]]]  # see `trained_on`
     models: list[Member] = field(default_factory=list)  # that train beside a model of all rows, if any do
     network: Network | None = None  # of the model of all rows, and those beside it

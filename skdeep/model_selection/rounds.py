@@ -103,8 +103,8 @@ def _round(
     scorer: Callable,
     workers: dict[str, Any],
 ) -> list[Entry]:
-    # of one worker, without joblib, a call of which takes half as long as some fits
     """Evaluate all contestants on some splits."""
+    # of one worker, without joblib, a call of which takes half as long as some fits
     is_here = joblib.effective_n_jobs(workers["n_jobs"]) == 1 and not workers["verbose"]
     through = _behind_fronts(contestants, fronts, X, y, splits, {} if is_here else workers)
     whole = _with_parameters(contestants, scorer)
