@@ -135,6 +135,14 @@ def test_sparse_columns_of_different_sizes_meet_all_rows(n_columns, fit_intercep
     assert regressor.loss_ == pytest.approx(0, abs=1e-12)
 
 
+@pytest.mark.parametrize("fit_intercept", [True, False])
+def test_sparse_columns_whose_squares_vanish_meet_all_rows(fit_intercept):
+    """Squares of their units, by which products of rows were divided, overflow."""
+    X = RNG.normal(size=(30, 60)) * np.where(np.arange(60) < 40, 1e-170, 1)
+    regressor = LinearRegressor(penalty=None, fit_intercept=fit_intercept).fit(sparse.csr_array(X), IRIS_Y[::5])
+    np.testing.assert_allclose(regressor.predict(X), IRIS_Y[::5], atol=1e-7)
+
+
 @pytest.mark.parametrize("layout", [np.asarray, sparse.csr_array])
 @pytest.mark.parametrize("model", [{"penalty": None}, {"solver": "exact"}, {"solver": "lbfgs"}])
 def test_columns_count_as_they_are_where_asked_for(model, layout):

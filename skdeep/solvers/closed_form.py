@@ -25,7 +25,7 @@ from torch import Tensor
 
 from skdeep.engine.frame import Frame
 from skdeep.engine.group import Group
-from skdeep.engine.networks import transposed_product
+from skdeep.engine.networks import scaled, transposed_product
 from skdeep.engine.rows import MAX_VALUES, SparseRows
 from skdeep.engine.shards import AnyRows, Shard, SharedRows
 
@@ -150,18 +150,26 @@ class Ridge:
         U, S, Vh = torch.linalg.svd(A, full_matrices=False)
         return U, S, Vh.T, B
 
+    def _in_units(self) -> tuple[Tensor, Tensor]:
+        """Take all rows, and the means of their columns, in units of the columns."""
+        X = self._values(slice(0, self.n_rows))
+        if self.scale is None:
+            return X, self.center
+        in_columns = scaled(X, self.scale[None, None], 1)
+        assert in_columns is not None  # as rows of one model are
+        return in_columns, self.center * self.scale
+
     def _factors_by_rows(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Compute U, S, the weights of the rows that make up V, and the targets, from the products of the rows."""
-        everything, root = slice(0, self.n_rows), self.root
-        X, Y = self._values(everything), self._targets(everything)
-        squares = torch.ones_like(self.center) if self.scale is None else self.scale.square()
+        root, Y = self.root, self._targets(slice(0, self.n_rows))
+        X, center = self._in_units()
         products = root.new_empty(self.n_rows, self.n_rows)
         for part in self._parts(max(1, MAX_VALUES // self.rows.n_features)):
-            products[:, part] = X @ (self._values(part).to_dense() * squares).T
-        if self.center.any():
-            scaled = squares * self.center
-            with_center = X @ scaled
-            products += self.center @ scaled - with_center.unsqueeze(0) - with_center.unsqueeze(1)
+            own = self._values(part).to_dense()
+            products[:, part] = X @ (own if self.scale is None else own * self.scale).T
+        if center.any():
+            with_center = X @ center
+            products += center @ center - with_center.unsqueeze(0) - with_center.unsqueeze(1)
         values, U = torch.linalg.eigh(products.mul_(root).mul_(root.unsqueeze(1)))
         S = values.clamp(min=0).sqrt()
         return U, S, U * root.unsqueeze(1) / S, (Y - self.level) * root.unsqueeze(1)
@@ -185,8 +193,8 @@ class Ridge:
         coordinates, left_over = self.along / shrunk, alpha / S / shrunk * self.along
         flat = self.right @ coordinates.transpose(0, 1).flatten(1)
         if self._by_rows:
-            flat = transposed_product(self._values(slice(0, self.n_rows)), flat) - torch.outer(self.center, flat.sum(0))
-            flat = flat if self.scale is None else flat * self.scale[:, None]
+            X, center = self._in_units()
+            flat = transposed_product(X, flat) - torch.outer(center, flat.sum(0))
         coef = flat.view(-1, len(alphas), self.shape[1]).permute(1, 2, 0)
         coef = coef if self.scale is None else coef * self.scale
         value = left_over.square().sum((1, 2)) + self.rest + (alpha.sqrt() * coordinates).square().sum((1, 2))
