@@ -12,7 +12,7 @@ from helpers import CPU, configured, set_constant
 from scipy import sparse
 
 from skdeep import HingeClassifier, MLPClassifierTorch, SoftmaxClassifier
-from skdeep.data.inputs import _check_device_tensor, check_features, rows_of
+from skdeep.data.inputs import _check_finite, check_features, rows_of
 from skdeep.engine.batching import Batches
 from skdeep.engine.gradients import loss_and_gradient
 from skdeep.engine.losses import Softmax
@@ -129,13 +129,13 @@ def test_half_precision_is_checked_in_parts(monkeypatch):
 def test_a_tensor_on_a_device_is_refused_in_the_words_of_an_array(kind, monkeypatch):
     set_constant(monkeypatch, "MAX_VALUES", 50)
     X = torch.full((40, 10), 60000.0, dtype=kind)
-    assert _check_device_tensor(SoftmaxClassifier(), X, reset=True, min_samples=1) is X
+    _check_finite(SoftmaxClassifier(), X, None)
     for bad, words in ((torch.nan, r"NaN\.\nSoftmaxClassifier does not accept missing"), (torch.inf, "infinity")):
         X[37, 3] = bad
         with pytest.raises(ValueError, match=rf"(?s)Input X contains {words}.*The first is in row 37, column 3\."):
-            _check_device_tensor(SoftmaxClassifier(), X, reset=True, min_samples=1)
+            _check_finite(SoftmaxClassifier(), X, None)
     X[37, 3] = torch.nan  # which networks take for missing
-    assert _check_device_tensor(MLPClassifierTorch(), X, reset=True, min_samples=1) is X
+    _check_finite(MLPClassifierTorch(), X, None)
 
 
 # ---- large batches --------------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from skdeep.data.encoding import encode
 from skdeep.engine.losses import LOSSES
 from skdeep.estimators import deep
 from skdeep.fitting.courses import clean_loss, epochs_by_size, of_classes
+from skdeep.fitting.recipe import Member
 from skdeep.model_selection import GridSearchCV
 from skdeep.model_selection.stacks import fit_stack
 
@@ -158,7 +159,7 @@ def test_data_is_clean_by_what_class_shares_would_lose(kind):
     # the best scores that are the same for all rows
     scores = np.log(shares / (1 - shares)) if of_classes.target == "indicators" else np.log(shares)
     value = of_classes.value(torch.from_numpy(np.tile(scores, (len(used), 1))), torch.from_numpy(used)).numpy()
-    found = clean_loss(of_classes, SimpleNamespace(target=target), SimpleNamespace(rows=rows, weight=weight))
+    found = clean_loss(of_classes, SimpleNamespace(target=target), Member(None, None, rows=rows, weight=weight))
     assert found == pytest.approx(0.15 * np.average(value, weights=weight), rel=1e-12)
 
 

@@ -33,7 +33,7 @@ TARGET = seeded(2).integers(0, 3, 50)
 
 
 def hashes(X, target=TARGET, seed=0):
-    return hash_rows(X, target, seeded(seed))[1]
+    return hash_rows(X, target, seeded(seed), None, None)[1]
 
 
 def with_negative_zeros(X):

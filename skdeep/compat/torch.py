@@ -7,7 +7,7 @@ import torch
 from skdeep.compat.checks import demand, private_names
 
 #: The versions that are known to work.
-KNOWN = "2.6 to 2.13"
+KNOWN = "2.6 to 2.14"
 
 with private_names("torch", KNOWN):
     # a whole update in one pass over memory; torch.optim's front takes half a second at its first use
