@@ -316,8 +316,8 @@ class Folds:
         """
         weight = np.ones((1, len(self.rows))) if self.weight is None else np.atleast_2d(self.weight)[:, self.rows]
         weight = weight / weight.max(1, keepdims=True)  # squares of others may overflow, or vanish
-        parts = np.stack([self._part(number) for number in self.numbers])
-        total, squares = (np.cumsum(part @ own.T, axis=0) for part, own in ((parts, weight), (parts**2, weight**2)))
+        of_folds = [(part @ weight.T, part**2 @ np.square(weight).T) for part in map(self._part, self.numbers)]
+        total, squares = np.cumsum(of_folds, axis=0).swapaxes(0, 1)
         are_enough = total**2 >= n_rows * squares
         are_enough[0], are_enough[-1] = False, True
         return are_enough.argmax(0) + 1
