@@ -5,7 +5,7 @@ from __future__ import annotations
 from skdeep.compat.checks import private_names
 
 #: The versions that are known to work.
-KNOWN = "1.14 to 1.17"
+KNOWN = "1.15 to 1.17"
 
 with private_names("scipy", KNOWN):
     # the bare loops of X[rows] and X.T @ G, a fifth and two thirds of the time with all that SciPy has around them

@@ -271,7 +271,7 @@ class Batches:
         if self.n_alike > 1:
             rows = rows.unsqueeze(1).expand(-1, self.n_alike, -1).flatten(0, 1)
         if weight is not None:
-            weight = weight[rows] if weight.ndim == 1 else weight.gather(1, rows.expand(len(weight), -1))
+            weight = weight[rows] if weight.ndim == 1 else weight.gather(1, rows.long().expand(len(weight), -1))
         return self.target[rows], weight
 
     def _order(self, model: int) -> np.ndarray:

@@ -84,7 +84,8 @@ def _has_few_near(rows: Rows) -> bool:
 def _is_settled(problem: Violations, rho: np.ndarray, slope: np.ndarray) -> bool:
     """Tell whether rows at their kinks hold all parameters without a penalty; their slopes are clearly in between."""
     at, free = np.abs(slope - 0.5) < 0.5 - _CLEAR, np.flatnonzero(rho == 0)
-    return problem.is_whole or np.linalg.matrix_rank(problem.rows.Z[at][:, free]) == len(free)
+    held = problem.rows.Z[at][:, free]
+    return problem.is_whole or (np.linalg.matrix_rank(held) if held.size else 0) == len(free)
 
 
 class _System:
