@@ -270,7 +270,7 @@ class Batches:
         weight = self.weight if models is None else self._weight_of(models)
         if self.n_alike > 1:
             rows = rows.unsqueeze(1).expand(-1, self.n_alike, -1).flatten(0, 1)
-        if weight is not None:
+        if weight is not None:  # older versions of PyTorch gather by 64-bit integers only
             weight = weight[rows] if weight.ndim == 1 else weight.gather(1, rows.long().expand(len(weight), -1))
         return self.target[rows], weight
 

@@ -28,7 +28,15 @@ from skdeep.exact.rows import FILLED, products_pay
 from skdeep.fitting.choices import batch_rows, choose, epochs_of, filled_rows
 from skdeep.fitting.coordinates import by_rows
 from skdeep.fitting.exactly import fits_memory, is_certified, takes_targets
-from skdeep.fitting.recipe import Member, Recipe, as_numbers, column_statistics, starting_scores, values
+from skdeep.fitting.recipe import (
+    Member,
+    Recipe,
+    as_numbers,
+    column_statistics,
+    in_standardised_units,
+    starting_scores,
+    values,
+)
 from skdeep.fitting.settings import FULL_BATCH, SOLVER_OBJECT, SOLVERS, Solver, settings_of, solver_name
 from skdeep.solvers.newton import Newton
 from skdeep.solvers.preconditioner import Preconditioner
@@ -202,8 +210,7 @@ class LinearModel(SparseCoefMixin, BaseTorchEstimator):
         exact = recipe.closed_form
         if self.standardize or exact:
             columns = column_statistics(problem, members)
-            in_units = np.isnan(values(members, "alpha")) & self.standardize
-            power = np.where(in_units, self._length_power, np.nan)
+            power = np.where(in_standardised_units(members), self._length_power, np.nan)
             variables = change_of_variables(
                 problem,
                 columns,

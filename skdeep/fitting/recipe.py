@@ -139,6 +139,11 @@ def values(members: Sequence[Member], name: str) -> np.ndarray:
     return as_numbers(getattr(member.estimator, name) for member in members)
 
 
+def in_standardised_units(members: Sequence[Member]) -> np.ndarray:
+    """Tell whose penalty (K,) is on columns that are standardised: the default one, unless `standardize` is off."""
+    return np.isnan(values(members, "alpha")) & members[0].estimator.standardize
+
+
 def as_numbers(given: Iterable) -> np.ndarray:
     """Make an array of values of a hyper-parameter: float64, NaN for "auto"."""
     # by type first: NumPy's numbers take long to tell that they are no string

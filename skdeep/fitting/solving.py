@@ -22,7 +22,7 @@ from skdeep.exact.descent import Solution
 from skdeep.fitting.at_once import EXACT, begin, book
 from skdeep.fitting.courses import clean_loss, following
 from skdeep.fitting.exactly import has_exact_solver, solve_by_products, solve_exactly
-from skdeep.fitting.recipe import Member, Recipe, Stack, common, mean_weights, rows_and_weights, values
+from skdeep.fitting.recipe import Member, Recipe, Stack, common, in_standardised_units, mean_weights, rows_and_weights
 from skdeep.solvers.closed_form import Ridge
 from skdeep.solvers.full_batch import minimise
 
@@ -147,8 +147,7 @@ def _ridge(stack: Stack) -> np.ndarray:
     objective = np.empty(len(alphas))
     target = to_device(as_tensor(problem.target), problem.device)
     rows = problem.rows().exactly(torch.float64, network.frame)  # no digit is to be lost to the network's dtype
-    # a penalty on columns that are standardised
-    auto = np.isnan(values(members, "alpha")) & getattr(members[0].estimator, "standardize", True)
+    auto = in_standardised_units(members)
     unit = None if network.columns.unit is None else network.columns.unit.astype(np.float64, copy=False)
     # in the frame's columns, all of which have one factor
     factor = 1.0 if network.frame is None else network.frame.factor[0]
