@@ -176,7 +176,10 @@ class LinearModel(SparseCoefMixin, BaseTorchEstimator):
         products = products_of_columns(problem, d)
         # scores that no second derivative couples are systems of their own
         n_pairs, system = (c * (c + 1) // 2, c * (d + 1)) if loss.target == "codes" else (c, d + 1)
-        if (newton_params is None or not loss.twice_smooth) and system <= Newton.max_params:
+        of_pieces = not loss.twice_smooth
+        if of_pieces and problem.density < FILLED:  # by products with the rows
+            exact = _PLAIN_STEPS * n * 4 * c * d * problem.density
+        elif (newton_params is None or of_pieces) and system <= Newton.max_params:
             exact = _NEWTON_STEPS * 2 * n_pairs * products
         elif self._has_preconditioner(loss):
             exact = _LBFGS_STEPS * n * 4 * c * d * problem.density + c * products

@@ -45,6 +45,7 @@ from skdeep.exact.losses import (
     SquaredWestonWatkins,
 )
 from skdeep.exact.newton import Newton
+from skdeep.exact.newton_cg import NewtonCG
 from skdeep.exact.path import follow, in_batches
 from skdeep.exact.row_space import has_free_column
 from skdeep.exact.rows import SparseRows
@@ -314,6 +315,8 @@ def _descend(recipe: Recipe, arrays: Arrays, loss: RowLoss, max_iter: int) -> So
     newton = system <= _MAX_SYSTEM and (loss.piecewise or recipe.newton_params is None)
 
     def directions(group: np.ndarray) -> descent.Directions:
+        if loss.piecewise and isinstance(rows, SparseRows):
+            return NewtonCG()
         return Newton(n_columns, arrays.alike) if newton else LBFGS(group)
 
     way = directions(np.arange(len(params)))

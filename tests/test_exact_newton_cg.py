@@ -1,0 +1,54 @@
+"""Newton directions by conjugate gradients: the optima of dense rows, and what takes them."""
+
+import warnings
+
+import numpy as np
+import pytest
+from scipy import sparse
+from sklearn.base import clone
+from sklearn.exceptions import ConvergenceWarning
+
+from skdeep import HingeClassifier, LinearRegressor
+
+
+def words(seed, n=300, d=400, C=3):
+    rng = np.random.default_rng(seed)
+    X = sparse.random_array((n, d), density=0.03, rng=rng, format="csr", data_sampler=lambda size: 1 + rng.random(size))
+    y = (X @ rng.normal(size=(d, C)) + 0.5 * rng.normal(size=(n, C))).argmax(1)
+    return sparse.csr_array(X), y, rng.integers(0, 3, n).astype(float)
+
+
+@pytest.mark.parametrize("multi_class", ["ovr", "weston_watkins"])
+@pytest.mark.parametrize("C", [2, 3])
+@pytest.mark.parametrize("fit_intercept", [True, False])
+def test_sparse_rows_end_where_dense_ones_do(multi_class, C, fit_intercept):
+    X, y, weight = words(0, C=C)
+    model = HingeClassifier(
+        "squared_hinge", multi_class=multi_class, alpha=0.01, tol=1e-8, fit_intercept=fit_intercept, calibration=None
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ConvergenceWarning)
+        ours, theirs = clone(model).fit(X, y, weight), clone(model).fit(X.toarray(), y, weight)
+    assert ours.solver_ == "lbfgs" and ours.n_iter_ <= 25
+    assert ours.loss_ == pytest.approx(theirs.loss_, rel=1e-9)
+    np.testing.assert_allclose(ours.coef_, theirs.coef_, atol=1e-5 * np.abs(theirs.coef_).max())
+
+
+def test_texts_are_solved_to_the_optimum_by_default():
+    """L-BFGS took all its iterations, and mini-batches of many classes ended far above."""
+    X, y, _ = words(1, n=600, d=900, C=30)
+    for multi_class in ("ovr", "weston_watkins"):
+        model = HingeClassifier("squared_hinge", multi_class=multi_class, calibration=None)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", ConvergenceWarning)
+            model.fit(X, y)
+        assert model.solver_ == "lbfgs" and model.n_iter_ <= 30
+
+
+@pytest.mark.parametrize("loss", ["huber", "squared_epsilon_insensitive"])
+def test_values_in_pieces(loss):
+    X, _, weight = words(2)
+    target = X @ np.random.default_rng(0).normal(size=X.shape[1])
+    model = LinearRegressor(loss, alpha=1e-3, tol=1e-8)
+    ours, theirs = clone(model).fit(X, target, weight), clone(model).fit(X.toarray(), target, weight)
+    np.testing.assert_allclose(ours.predict(X), theirs.predict(X.toarray()), atol=1e-5 * np.abs(target).max())
