@@ -2,9 +2,13 @@
 
 import functools
 import inspect
+import multiprocessing
+import multiprocessing.forkserver
+import os
 import reprlib
 import sys
 from itertools import combinations, product
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -74,6 +78,25 @@ def in_one_test(names, cases):
         return run
 
     return decorate
+
+
+# ---- processes -------------------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def forking():
+    """Start the process that others begin as copies of: what takes longest, the imports, is done there, and once.
+
+    Who asks `multiprocessing` for the method "forkserver" from then on begins there, too.
+    """
+    if sys.platform != "linux":
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["ranks", "distributed"])
+    # what is not found is passed over, and sys.path is not asked (Python 3.11)
+    with patch.dict(os.environ, OMP_NUM_THREADS="1", PYTHONPATH=os.pathsep.join(sys.path)):
+        multiprocessing.forkserver.ensure_running()
+    return context
 
 
 # ---- data ------------------------------------------------------------------------------------------------------------

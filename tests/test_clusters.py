@@ -14,6 +14,7 @@ import joblib
 import numpy as np
 import pandas as pd
 import pytest
+from helpers import forking
 from joblib.parallel import ThreadingBackend
 from sklearn import model_selection as theirs
 from sklearn.base import clone
@@ -34,8 +35,9 @@ GRID = {"softmaxclassifier__alpha": [1e-4, 1e-2, 1.0]}
 
 @pytest.fixture(scope="module")
 def client():
-    distributed = pytest.importorskip("distributed")
-    with warnings.catch_warnings(), patch.dict(os.environ):  # where Dask says how its workers are to use memory
+    distributed, dask = pytest.importorskip("distributed"), pytest.importorskip("dask")
+    way = dask.config.set({"distributed.worker.multiprocessing-method": forking().get_start_method()})
+    with warnings.catch_warnings(), patch.dict(os.environ), way:  # where Dask says how its workers are to use memory
         warnings.simplefilter("ignore")
         cluster = distributed.LocalCluster(
             n_workers=2,

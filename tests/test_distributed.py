@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import pickle
 import subprocess
@@ -14,6 +13,7 @@ import numpy as np
 import pytest
 import ranks
 import torch.distributed as dist
+from helpers import forking
 from sklearn.datasets import load_iris
 
 from skdeep import SoftmaxClassifier
@@ -27,10 +27,7 @@ pytestmark = pytest.mark.skipif(not dist.is_available(), reason="torch without t
 
 def started(target: Any, folder: Path, *args: Any) -> list[int | None]:
     """Run a function in three processes; return how they ended."""
-    context = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
-    if sys.platform == "linux":
-        context.set_forkserver_preload(["ranks"])  # imported once for all
-    processes = [context.Process(target=target, args=(rank, folder, *args)) for rank in range(3)]
+    processes = [forking().Process(target=target, args=(rank, folder, *args)) for rank in range(3)]
     for process in processes:
         process.start()
     for process in processes:

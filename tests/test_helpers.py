@@ -1,9 +1,10 @@
-"""What other tests rely on: that a covering design covers, and that no case of several in one test is lost."""
+"""What other tests rely on: a design covers, no case of several in one test is lost, processes begin as copies."""
 
+import sys
 from itertools import combinations
 
 import pytest
-from helpers import check_each, covering, in_one_test
+from helpers import check_each, covering, forking, in_one_test
 
 
 @pytest.mark.parametrize("sizes", [(3, 2), (5, 5, 2), (7, 4, 3), (2, 2, 2, 2)])
@@ -34,3 +35,13 @@ def test_all_cases_are_checked_and_those_that_fail_are_named():
     inner = [type(failure).__name__ for failure in raised.value.exceptions[0].exceptions]
     assert inner == ["Failed", "ZeroDivisionError"]
     check_each(lambda a: None, {"fine": [1]})
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="processes are copies on Linux only")
+def test_processes_begin_with_what_takes_long_to_import():
+    """A server that does not find it says nothing, and all its copies import it anew."""
+    program = "import sys; sys.exit('skdeep' not in sys.modules or 'ranks' not in sys.modules)"
+    process = forking().Process(target=exec, args=(program,))
+    process.start()
+    process.join()
+    assert process.exitcode == 0

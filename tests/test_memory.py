@@ -1,14 +1,12 @@
 """Memory: what lies in a file is not copied, what is large is computed in parts, and parts change nothing."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from helpers import CPU, configured, set_constant
+from helpers import CPU, configured, forking, set_constant
 from scipy import sparse
 
 from skdeep import HingeClassifier, MLPClassifierTorch, SoftmaxClassifier
@@ -23,14 +21,13 @@ from skdeep.engine.rows import DenseRows, LargeRows, SparseRows
 RNG = np.random.default_rng(0)
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "examples" / "benchmarks"
-# Processes of their own: what one has allocated before would hide what a fit allocates. They begin as copies of one
-# that has imported everything.
+# Processes of their own: what one has allocated before would hide what a fit allocates.
 SCRIPT = """
 import json, os, sys, warnings
 import numpy as np
 import skdeep
 
-sys.path[:0] = sys.argv[1:]
+sys.path.insert(0, benchmarks)
 import pytest
 from helpers import configured, set_constant
 from memory import peak_growth
@@ -40,7 +37,7 @@ from skdeep.engine import batching
 warnings.simplefilter("ignore")
 for module, name in (batching, "MAX_VALUES"), (problem, "CHUNK_ROWS"), (inputs, "_SMALL_BYTES"):
     set_constant(pytest.MonkeyPatch(), name, getattr(module, name) // 4)  # a fourth of everything: parts, buffers, data
-for case in sys.stdin:
+for case in lines:
     if os.fork():
         assert os.wait()[1] == 0, case
         continue
@@ -50,7 +47,8 @@ for case in sys.stdin:
     few = np.random.default_rng(0).random((200, shape[1]), dtype=np.float32)
     model.fit(few, y[:200]).predict_proba(few)
     X = np.memmap(path, dtype, "r", shape=tuple(shape), order=order)
-    print(peak_growth(lambda: model.fit(X, y).predict(X))[0], flush=True)
+    with open(found, "a") as file:
+        print(peak_growth(lambda: model.fit(X, y).predict(X))[0], file=file)
     os._exit(0)
 """
 
@@ -74,10 +72,13 @@ def test_a_memory_map_is_not_copied(tmp_path):
             for part in np.array_split(X, 20):
                 part[:] = values[: len(part)]
         lines.append(json.dumps([str(path), shape, dtype, order, name, {"batch_size": 500, **params}]))
-    command = [sys.executable, "-c", SCRIPT, str(BENCHMARKS), str(Path(__file__).parent)]
-    done = subprocess.run(command, input="\n".join(lines), capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    added = [float(line) for line in done.stdout.splitlines()]
+    found = tmp_path / "found"
+    names = {"lines": lines, "found": str(found), "benchmarks": str(BENCHMARKS)}
+    process = forking().Process(target=exec, args=(SCRIPT, names))
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+    added = [float(line) for line in found.read_text().splitlines()]
     assert len(added) == len(cases)
     # chunks and buffers take up to 35 MB, whatever the size of the data, and up to 16 MiB of freed ones are kept
     assert not {lines[i]: megabytes for i, megabytes in enumerate(added) if megabytes >= 62}

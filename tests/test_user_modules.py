@@ -10,7 +10,7 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
-from helpers import configured, reconfigured
+from helpers import configured, forking, reconfigured
 from joblib import Parallel, delayed
 from sklearn.base import clone
 from skorch import NeuralNetClassifier
@@ -864,3 +864,34 @@ def test_activations_do_not_stay_with_their_graph():
     assert clf.module_.h.grad_fn is None
     assert clf.module_.kept["raw"][0].grad_fn is None
     assert clf.module_.count == 6
+
+
+def test_what_compiles_modules_is_not_imported_for_those_that_are_not():
+    """It takes a hundred times as long as a fit; and it does not compile what is between operations."""
+    program = """
+import sys, warnings
+import numpy as np, torch
+from skdeep import TorchClassifier
+
+warnings.simplefilter("ignore")
+
+def made(n_features, n_outputs):
+    return torch.nn.Sequential(torch.nn.Linear(n_features, 4), torch.nn.Dropout(0.5), torch.nn.Linear(4, n_outputs))
+
+def fitted(make):
+    return TorchClassifier(make, max_iter=2, random_state=0).fit(X, y).predict_proba(X)
+
+X, y = np.random.default_rng(0).normal(size=(30, 3)), np.arange(30) % 3
+plain = fitted(made)
+assert "torch._dynamo" not in sys.modules
+compiled = fitted(lambda: torch.compile(made(3, 3), backend="eager"))
+assert "torch._dynamo" in sys.modules
+frames = torch._dynamo.utils.counters["frames"]["total"]
+np.testing.assert_array_equal(fitted(made), plain)
+np.testing.assert_array_equal(compiled, plain)
+assert torch._dynamo.utils.counters["frames"]["total"] == frames
+"""
+    process = forking().Process(target=exec, args=(program, {}))
+    process.start()
+    process.join()
+    assert process.exitcode == 0

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from typing import ClassVar, Self
+
 import torch
 
 from skdeep.compat.checks import demand, private_names
@@ -38,6 +41,24 @@ with private_names("torch", KNOWN):
     demand(hasattr(native_dropout._schema, "arguments"), "operations have a _schema", "torch", KNOWN)
     demand(isinstance(torch.empty(0)._version, int), "tensors have a _version", "torch", KNOWN)
     demand({"_parameters", "_buffers", "_modules"} <= set(vars(torch.nn.Module())), "parts of modules", "torch", KNOWN)
+
+
+class DispatchMode(TorchDispatchMode):
+    """A mode that leaves it to others to import what torch.compile needs, which takes longer than many a fit."""
+
+    is_skipped: ClassVar[bool] = False
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # else the first operation imports it
+
+    def __enter__(self) -> Self:
+        cls = type(self)
+        if "torch._dynamo" in sys.modules and not cls.is_skipped:  # where there is, it is not to compile what is here
+            cls.is_skipped = True
+            cls.__torch_dispatch__ = torch.compiler.disable(cls.__torch_dispatch__)  # type: ignore[method-assign]
+        return super().__enter__()
+
 
 __all__ = [
     "TorchDispatchMode",

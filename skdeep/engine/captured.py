@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skdeep.compat.torch import TorchDispatchMode
+from skdeep.compat.torch import DispatchMode
 from skdeep.engine.batching import Batch, Batches, Draw
 from skdeep.engine.networks import Network
 from skdeep.engine.per_model import to_device
@@ -31,7 +31,7 @@ from skdeep.engine.rows import DenseRows
 Step = Callable[[Batch, Tensor], Tensor]
 
 
-class _Kept(TorchDispatchMode):
+class _Kept(DispatchMode):
     """Keeps what operations read that none of them has made: a graph reads it for as long as it is replayed."""
 
     def __init__(self) -> None:

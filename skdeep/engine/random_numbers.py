@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from skdeep.compat.torch import TorchDispatchMode, native_dropout, tree_map_only
+from skdeep.compat.torch import DispatchMode, native_dropout, tree_map_only
 
 #: Held while torch's own generator stands in for ours.
 _LOCK = threading.RLock()
@@ -52,7 +52,7 @@ def _with_generator(operation: Any) -> Any:
     return None
 
 
-class OwnNumbers(TorchDispatchMode):
+class OwnNumbers(DispatchMode):
     """Let torch's random numbers in this thread follow from a seed; where a generator is given, it stays."""
 
     def __init__(self, seed: int = 0):

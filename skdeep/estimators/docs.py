@@ -229,6 +229,9 @@ n_bins : int or "auto", default="auto"
     Bins of each column.
 """,
     "schedule": """\
+solver : {"adamw", "adam", "sgd", "lbfgs"}, `AdamW`, `Adam`, `SGD` or `LBFGS`, default="adamw"
+    Adam with decoupled weight decay, Adam, mini-batch gradient descent with momentum, or full-batch L-BFGS. An object
+    has settings of its own; see :class:`MLPClassifierTorch`.
 alpha : float, default=1e-4
     Strength of the L2 penalty; it is divided by the total weight of a batch.
 learning_rate : {"cosine", "constant", "invscaling", "adaptive"}, default="cosine"

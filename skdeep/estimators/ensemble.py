@@ -124,9 +124,6 @@ class MLPEnsembleClassifier(PerceptronEnsemble, PerceptronClassifier):
     column_learning_rate : float, default=15.0
         How fast a factor on each of these columns is learnt; see :class:`MLPClassifierTorch`.
     {bins}
-    solver : {"adamw", "adam", "sgd", "lbfgs"}, `AdamW`, `Adam`, `SGD` or `LBFGS`, default="adamw"
-        Adam with decoupled weight decay, Adam, mini-batch gradient descent with momentum, or full-batch L-BFGS. An
-        object has settings of its own; see :class:`MLPClassifierTorch`.
     {schedule}
     learning_rate_init : float, default=0.003
         Learning rate at the start.

@@ -46,8 +46,6 @@ class MLPEnsembleRegressor(PerceptronEnsemble, PerceptronRegressor):
     column_learning_rate : float, default=15.0
         How fast a factor on each of these columns is learnt.
     {bins}
-    solver : {"adamw", "adam", "sgd", "lbfgs"}, `AdamW`, `Adam`, `SGD` or `LBFGS`, default="adamw"
-        Adam with decoupled weight decay, Adam, mini-batch gradient descent with momentum, or full-batch L-BFGS.
     {schedule}
     learning_rate_init : float, default=0.01
         Learning rate at the start.

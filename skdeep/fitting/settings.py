@@ -126,6 +126,8 @@ beta_1 : float, default=0.9
 beta_2 : float or "auto", default="auto"
     Decay rate of the running mean of squares. "auto" is the estimator's: 0.95 for `MLPEnsembleClassifier`, else
     0.999.
+epsilon : float, default=1e-8
+    Offset :math:`\\epsilon_0` of the denominator.
 """
 
 _STOPPING = """\
@@ -210,8 +212,6 @@ class Adam(_Steps):
     {steps}
     {stopping}
     {betas}
-    epsilon : float, default=1e-8
-        Offset :math:`\epsilon_0` of the denominator.
 
     See Also
     --------
@@ -259,8 +259,6 @@ class AdamW(Adam):
     {steps}
     {stopping}
     {betas}
-    epsilon : float, default=1e-8
-        Offset of the denominator.
 
     See Also
     --------
