@@ -156,6 +156,28 @@ def test_float32_columns_far_from_zero(name, mean):
     np.testing.assert_allclose(model.decision_function(X), -by_hand[:, 0], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("kind", ["sparse", "collinear"])
+def test_float32_columns_whose_parts_take_each_other_back(kind):
+    """A sparse column far from zero does so with the intercept, and a column with another that is almost the same."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(60, 3))
+    y = (X[:, 0] > 0).astype(int)
+    if kind == "sparse":
+        X += [3e5, 0, 0]
+    else:
+        X[:, 2] = X[:, 1] + 1e-5 * X[:, 0]
+        X = X[:, 1:] + [1000.0, 1000.0]
+    X = sparse.csr_array(X.astype(np.float32)) if kind == "sparse" else X.astype(np.float32)
+    exact = X.toarray().astype(np.float64) if kind == "sparse" else X.astype(np.float64)
+    model = SoftmaxClassifier(penalty=None, tol=1e-6).fit(X, y)
+    reference = SoftmaxClassifier(penalty=None, tol=1e-6).fit(exact, y)
+    scores = reference.decision_function(exact)
+    np.testing.assert_allclose(model.decision_function(X), scores, atol=1e-3 * np.abs(scores).max())
+    by_hand = exact @ model.coef_[0].astype(np.float64) + model.intercept_
+    np.testing.assert_allclose(model.decision_function(X), by_hand, rtol=1e-5, atol=1e-3)
+    assert model.decision_function(X).dtype == np.float32
+
+
 def test_columns_of_float32_that_are_near_zero_keep_their_dtype():
     model = SoftmaxClassifier().fit(Z.astype(np.float32) + 3, Y)
     assert model.coef_.dtype == model.intercept_.dtype == np.float32
