@@ -23,6 +23,7 @@ from skdeep import (
     SGD,
     HingeClassifier,
     LeastSquaresClassifier,
+    LinearRegressor,
     MLPClassifierTorch,
     MLPEnsembleClassifier,
     SigmoidClassifier,
@@ -176,6 +177,17 @@ def test_float32_columns_whose_parts_take_each_other_back(kind):
     by_hand = exact @ model.coef_[0].astype(np.float64) + model.intercept_
     np.testing.assert_allclose(model.decision_function(X), by_hand, rtol=1e-5, atol=1e-3)
     assert model.decision_function(X).dtype == np.float32
+
+
+@pytest.mark.parametrize("loss", ["squared_error", "absolute_error"])
+def test_float32_columns_of_targets_far_from_zero(loss):
+    """What targets differ by counts, and not how far they are from zero, up to the digits of float32."""
+    rng = np.random.default_rng(0)
+    X = (rng.normal(size=(80, 2)) + [1e5, 0]).astype(np.float32)
+    y = (1000 + 0.1 * (X[:, 0] - 1e5) + 0.03 * rng.normal(size=80)).astype(np.float32)
+    model = LinearRegressor(loss, alpha=0.0).fit(X, y)
+    by_hand = X.astype(np.float64) @ np.ravel(model.coef_) + model.intercept_
+    np.testing.assert_allclose(model.predict(X), by_hand, rtol=0, atol=1e-4)
 
 
 def test_columns_of_float32_that_are_near_zero_keep_their_dtype():

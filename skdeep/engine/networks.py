@@ -345,7 +345,7 @@ class Linear(Network):
         unit: np.ndarray | float = 1.0
         if output is not None:
             coef, level = coef * output[0][:, None], level * output[0] + output[1]
-            unit = np.maximum(np.abs(output[0]), np.abs(output[1]))
+            unit = np.maximum(np.abs(output[0]), 2.0**-11 * np.abs(output[1]))  # float32 has no more digits of values
         return kept(coef * scale, level, 1 / scale, center, self.frame, dtype, unit)
 
     def restore(self, coef: np.ndarray, intercept: np.ndarray) -> None:
