@@ -183,7 +183,7 @@ def test_float32_columns_whose_parts_take_each_other_back(kind):
 def test_float32_columns_of_targets_far_from_zero(loss):
     """What targets differ by counts, and not how far they are from zero, up to the digits of float32."""
     rng = np.random.default_rng(0)
-    X = (rng.normal(size=(80, 2)) + [1e5, 0]).astype(np.float32)
+    X = (rng.normal(size=(80, 2)) + np.array([1e5, 0])).astype(np.float32)
     y = (1000 + 0.1 * (X[:, 0] - 1e5) + 0.03 * rng.normal(size=80)).astype(np.float32)
     model = LinearRegressor(loss, alpha=0.0).fit(X, y)
     by_hand = X.astype(np.float64) @ np.ravel(model.coef_) + model.intercept_
