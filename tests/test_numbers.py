@@ -23,6 +23,7 @@ from skdeep import (
     SGD,
     HingeClassifier,
     LeastSquaresClassifier,
+    LinearRegressor,
     MLPClassifierTorch,
     MLPEnsembleClassifier,
     SigmoidClassifier,
@@ -154,6 +155,39 @@ def test_float32_columns_far_from_zero(name, mean):
     assert model.decision_function(X).dtype == np.float32
     model.coef_, model.intercept_ = -model.coef_, -model.intercept_  # predictions follow the attributes
     np.testing.assert_allclose(model.decision_function(X), -by_hand[:, 0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["sparse", "collinear"])
+def test_float32_columns_whose_parts_take_each_other_back(kind):
+    """A sparse column far from zero does so with the intercept, and a column with another that is almost the same."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(60, 3))
+    y = (X[:, 0] > 0).astype(int)
+    if kind == "sparse":
+        X += [3e5, 0, 0]
+    else:
+        X[:, 2] = X[:, 1] + 1e-5 * X[:, 0]
+        X = X[:, 1:] + [1000.0, 1000.0]
+    X = sparse.csr_array(X.astype(np.float32)) if kind == "sparse" else X.astype(np.float32)
+    exact = X.toarray().astype(np.float64) if kind == "sparse" else X.astype(np.float64)
+    model = SoftmaxClassifier(penalty=None, tol=1e-6).fit(X, y)
+    reference = SoftmaxClassifier(penalty=None, tol=1e-6).fit(exact, y)
+    scores = reference.decision_function(exact)
+    np.testing.assert_allclose(model.decision_function(X), scores, atol=1e-3 * np.abs(scores).max())
+    by_hand = exact @ model.coef_[0].astype(np.float64) + model.intercept_
+    np.testing.assert_allclose(model.decision_function(X), by_hand, rtol=1e-5, atol=1e-3)
+    assert model.decision_function(X).dtype == np.float32
+
+
+@pytest.mark.parametrize("loss", ["squared_error", "absolute_error"])
+def test_float32_columns_of_targets_far_from_zero(loss):
+    """What targets differ by counts, and not how far they are from zero, up to the digits of float32."""
+    rng = np.random.default_rng(0)
+    X = (rng.normal(size=(80, 2)) + np.array([1e5, 0])).astype(np.float32)
+    y = (1000 + 0.1 * (X[:, 0] - 1e5) + 0.03 * rng.normal(size=80)).astype(np.float32)
+    model = LinearRegressor(loss, alpha=0.0).fit(X, y)
+    by_hand = X.astype(np.float64) @ np.ravel(model.coef_) + model.intercept_
+    np.testing.assert_allclose(model.predict(X), by_hand, rtol=0, atol=1e-4)
 
 
 def test_columns_of_float32_that_are_near_zero_keep_their_dtype():

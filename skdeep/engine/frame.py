@@ -8,7 +8,7 @@ a cast rounds off or a square overflows is gone by then. A fit in whose columns 
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -60,7 +60,13 @@ class Frame:
 
 
 def kept(
-    coef: np.ndarray, bias: np.ndarray, size: np.ndarray, center: np.ndarray, frame: Frame | None, dtype: np.dtype
+    coef: np.ndarray,
+    bias: np.ndarray,
+    size: np.ndarray,
+    center: np.ndarray,
+    frame: Frame | None,
+    dtype: np.dtype,
+    unit: np.ndarray | float = np.inf,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Cast coefficients (C, d) and biases (C,) on the user's columns to the dtype to keep them in.
 
@@ -69,7 +75,8 @@ def kept(
     where float64 has no room for them either.
 
     Given are both on the columns of the frame, in float64, with the score at the center for a bias; and the size and
-    center (d,) of these columns.
+    center (d,) of these columns. A difference of one `unit`, of each score (C,) or of all, is of weight, however large
+    their parts may be: these may have taken each other back, as do collinear columns.
     """
     if frame is None and dtype == np.float64 and coef.dtype == np.float64:
         with np.errstate(over="ignore", under="ignore", invalid="ignore"):
@@ -81,19 +88,23 @@ def kept(
         effect = np.sqrt(np.square(coef * size).sum(1).max(initial=0.0))
         limit = float(min(_TOLERANCE * max(effect, np.abs(bias).max(initial=0.0)), np.finfo(np.float64).max))
         for kind in dict.fromkeys((np.dtype(dtype), np.dtype(np.float64))):
+            # float64 is all there is: it is not asked for more than digits of the parts
+            limits = np.broadcast_to(limit if kind == np.float64 else np.minimum(limit, _TOLERANCE * unit), len(coef))
             raw = (coef * factor).astype(kind, copy=False)
             rounded = raw.astype(np.float64, copy=False) / factor
             lost = np.abs(rounded - coef) * size
             shift = rounded * (center + origin)
             exact = bias - shift.sum(1)
             constant = exact.astype(kind, copy=False)
-            is_kept = np.abs(constant - exact) <= limit
+            is_kept = np.abs(constant - exact) <= limits
             # a sum of shifts may be small by chance, but the products of a score are each rounded
-            if (lost <= limit).all() and is_kept.all() and (np.abs(shift) <= _largest(limit, kind)).all():
+            products = np.maximum(np.abs(shift), np.abs(rounded) * size)
+            fine = (lost <= limits[:, None]) & (products <= _largest(limits, kind)[:, None])
+            if fine.all() and is_kept.all():
                 return raw, constant
     at_fault = ~(lost <= limit).all(0)
     if not at_fault.any():
-        at_fault = ~(np.abs(shift) <= _largest(limit, np.dtype(np.float64))).all(0)
+        at_fault = ~fine.all(0)
     raise ValueError(
         f"Coefficients on the columns of X as they are have no room in float64: see {named(at_fault)}, whose values "
         "are too large or too small, or too far from zero for how little they vary. Subtract their means and scale "
@@ -108,7 +119,7 @@ def exceeds_float32(coef: np.ndarray, bias: np.ndarray) -> bool:
     return not in_range.all() or bool(np.abs(bias).max(initial=0.0) > _largest(_TOLERANCE, np.dtype(np.float32)))
 
 
-def _largest(error: float, dtype: np.dtype) -> float:
+def _largest(error: Any, dtype: np.dtype) -> Any:
     """Return the largest number whose rounding is within an error."""
     return 2 * error / float(np.finfo(dtype).eps)
 

@@ -342,9 +342,11 @@ class Linear(Network):
         coef, *intercept = (to_numpy64(p[model]) for p in self.params)
         center, scale = (part[model if len(part) > 1 else 0] for part in self.center_and_scale())
         level = intercept[0] if intercept else np.zeros(len(coef))
+        unit: np.ndarray | float = 1.0
         if output is not None:
             coef, level = coef * output[0][:, None], level * output[0] + output[1]
-        return kept(coef * scale, level, 1 / scale, center, self.frame, dtype)
+            unit = np.maximum(np.abs(output[0]), 2.0**-11 * np.abs(output[1]))  # float32 has no more digits of values
+        return kept(coef * scale, level, 1 / scale, center, self.frame, dtype, unit)
 
     def restore(self, coef: np.ndarray, intercept: np.ndarray) -> None:
         """Start, with one model, from coefficients (C, d) and intercepts (C,) on the user's columns."""
