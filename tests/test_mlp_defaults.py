@@ -73,17 +73,35 @@ def test_rates_by_size(size, units, rate):
 
 
 def few_steps(**params):
-    """A network whose epochs are short."""
-    return MLPClassifierTorch((2,), batch_size=400, **params)
+    """A network whose epochs are short, and of which it has all."""
+    return MLPClassifierTorch((2,), batch_size=400, **{"n_iter_no_change": np.inf} | params)
 
 
 def test_a_fit_has_the_epochs_of_its_size():
     X, y = table(6_000, 2, 4)  # 0.4 √12 000
     assert few_steps().fit(X, y).n_iter_ == 44
-    assert MLPClassifierTorch((2,)).fit(X[:1000], y[:1000]).n_iter_ == 18
+    assert MLPClassifierTorch((2,), n_iter_no_change=np.inf).fit(X[:1000], y[:1000]).n_iter_ == 18
     assert few_steps(max_iter=7).fit(X, y).n_iter_ == 7
     assert MLPClassifierTorch((2,), learning_rate_init=0.02, max_iter=70).fit(X[:1000], y[:1000]).n_iter_ == 60
     assert MLPEnsembleClassifier().max_iter == 60  # whose schedule is its own
+
+
+def test_noise_is_not_trained_in_for_longer_than_it_takes():
+    """Large noisy tables of few columns took up to five times MLPClassifier's seconds."""
+    rng = np.random.default_rng(0)
+    X, noise = rng.standard_normal((6000, 2)), rng.integers(0, 2, 6000)
+    options = {"n_iter_no_change": 10, "random_state": 0}
+    stack = [few_steps(**options, alpha=alpha) for alpha in (1e-2, 1e-1)]
+    fit_stack(stack, X, noise)
+    for net in stack:
+        alone = few_steps(**options, alpha=net.alpha).fit(X, noise)
+        assert alone.n_iter_ == net.n_iter_ < 31  # 0.4 √6000
+        assert np.allclose(alone.predict_proba(X), net.predict_proba(X), rtol=0, atol=1e-6)
+    assert few_steps(random_state=0).fit(X, noise).n_iter_ == 31
+    # the loss of clean rows may stand still by that measure, and has much to gain
+    clean = few_steps(**options, tol=0.1).fit(X, X[:, 0] > 0)
+    watched = few_steps(**options, tol=0.1, early_stopping=True).fit(X, X[:, 0] > 0)
+    assert clean.n_iter_ == 44 > watched.n_iter_
 
 
 def test_two_classes_are_as_many_with_one_score_or_two():

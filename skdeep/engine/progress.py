@@ -29,7 +29,8 @@ class Progress:
     #: By how little scores may differ and be the same: among these, the lower validation loss is the better one.
     grain: float = 0.0
     max_iter: float = math.inf  # epochs at most, where that is less than the run's
-    #: Training ends after `due_iter` epochs, but where the training loss is below `due_loss` by then.
+    #: Training ends after `due_iter` epochs, but where the training loss is below `due_loss` by then; and below it, to
+    #: stand still is no reason to end.
     due_iter: float = math.inf
     due_loss: float = 0.0
     #: Whether the start is a model already: with `watch_score`, it is judged too, and kept if no epoch is better.
@@ -105,12 +106,16 @@ class Progress:
     @property
     def stalled(self) -> bool:
         """Whether the model has gone too long without improvement."""
-        return self.no_improvement > self.n_iter_no_change
+        return self.no_improvement > self.n_iter_no_change and (self.watch_score or not self._asks_for_more)
 
     @property
     def is_due(self) -> bool:
         """Whether training ends here, as what it has learnt so far does not ask for more."""
-        return self.n_iter == self.due_iter and self.loss_curve[-1] >= self.due_loss
+        return self.n_iter == self.due_iter and not self._asks_for_more
+
+    @property
+    def _asks_for_more(self) -> bool:
+        return self.loss_curve[-1] < self.due_loss
 
     def recent_gain(self) -> tuple[float, int]:
         """Compute how much the training loss fell over the last epochs, and over how many."""

@@ -356,9 +356,10 @@ class MLPClassifierTorch(PerceptronClassifier, SingleNet):
         until it is below 1e-6; or half a cosine down to zero at ``max_iter``. "auto" is constant for :math:`0.4 \sqrt{n
         \min(C, n / 200) / d}` epochs (n rows, d columns, C classes), from 10 to 45, or as many as 80 steps take if
         these are more; on clean data, whose training loss is by then below 0.15 of the entropy of the classes, for
-        :math:`\sqrt C` times as many epochs, 45 at most. Weights are averages over steps, of which the last quarter
-        counts most [8]_ (``loss_curve_`` is of the steps); from a ``learning_rate_init`` of your own, it is one cosine
-        over 60 epochs, or 500 steps. ``max_iter`` is the most in any case. In ``partial_fit`` it is constant.
+        :math:`\sqrt C` times as many epochs, 45 at most. Other data is left once the training loss has not improved
+        for half of ``n_iter_no_change`` epochs. Weights are averages over steps, of which the last quarter counts most
+        [8]_ (``loss_curve_`` is of the steps); from a ``learning_rate_init`` of your own, it is one cosine over 60
+        epochs, or 500 steps. ``max_iter`` is the most in any case. In ``partial_fit`` it is constant.
     learning_rate_init : float or "auto", default="auto"
         Learning rate at the start. "auto" is 0.003; for ``learning_rate="auto"`` and E epochs by size (10 to 45), it is
         :math:`0.8 / \sqrt{E \max(d, 100)}`, divided by the number of hidden layers, and of n rows, which are less than

@@ -79,7 +79,7 @@ def of_classes(problem: Problem, n_classes: int, units: list[int]) -> Course:
     epochs = epochs_by_size(problem.n_rows, n_columns, n_classes)
     rate = _RATE / ((epochs * max(n_columns, _FEW_COLUMNS)) ** 0.5 * max(1, len(units)))
     rate *= min(1.0, problem.n_observations / max([1, *units]))
-    decisions = {"schedule": "constant", "to_end": True, "averages": True, "follows": True, "auto_rate": rate}
+    decisions = {"schedule": "constant", "averages": True, "follows": True, "auto_rate": rate}
     return Course(epochs, _STEPS, clean_epochs(epochs, n_classes), decisions)
 
 

@@ -76,7 +76,8 @@ def _by_steps(stack: Stack) -> None:
     for p, member in zip(progress, members, strict=True):
         if recipe.to_end and not p.watch_score:  # it gains most at its end: to stand still before means nothing
             p.n_iter_no_change = np.inf
-        if np.isfinite(recipe.due):
+        if recipe.averages:  # what averages gain while the loss of steps stands still, they gain soon
+            p.n_iter_no_change /= 1 if p.watch_score else 2
             p.due_iter, p.due_loss = recipe.due, clean_loss(recipe.loss, problem, member)
     penalty = stack.penalty
     if recipe.follows and recipe.solver == "adam":  # where a loss that stays high is noise, not a way that is long
