@@ -26,7 +26,7 @@ from skdeep.model_selection.table_files import (
     notes_of_classes,
     notes_of_columns,
     read,
-    refuse_dates,
+    refuse_others,
     without_single_rows,
 )
 
@@ -57,18 +57,15 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _split_off(table: Any, target: str, dropped: Sequence[str] = ()) -> tuple[Any, Any]:
-    """Divide a table into columns and target; rows without a target are left out, with a word."""
+    """Divide a table into columns and target."""
     for name in (target, *dropped):
         if name not in table.columns:
             names = list(map(str, table.columns))
             shown = names if len(names) <= _MANY_COLUMNS else get_close_matches(name, names, 5, 0)
             which = "there are" if shown is names else f"of {len(names)}, the likest are"
-            raise ValueError(f"There is no column {name!r}; {which} {', '.join(map(repr, shown))}.")
+            parted = "" if len(names) > 1 else " Names in CSV are parted by commas, semicolons, tabs or bars."
+            raise ValueError(f"There is no column {name!r}; {which} {', '.join(map(repr, shown))}.{parted}")
     table = table.drop(columns=[name for name in dropped if name != target])
-    known = table[target].notna()
-    if not known.all():
-        print(f"{int((~known).sum())} rows without {target} are left out.", file=sys.stderr)
-        table = table[known]
     if table.shape[1] < 2 or not len(table):
         raise ValueError(
             f"Beside {target!r}, the table has {table.shape[1] - 1} columns, and {len(table)} rows with a target. "
@@ -106,23 +103,23 @@ def _compared(options: argparse.Namespace) -> tuple[Comparison, list[str]]:
     """Compare what is asked for; say as well what is to be known of the table."""
     if options.out is not None and not options.out.parent.is_dir():
         raise ValueError(f"There is no folder {options.out.parent} for the report.")
-    table, notes = read(options.table, options.encoding)
+    table, notes = read(options.table, options.encoding, options.target)
+    _say(notes)  # also where the rest has an error
     X, y = _split_off(table, options.target, [name for name in options.drop.split(",") if name])
-    refuse_dates(X)
+    refuse_others(X)
     y, of_values = _target(y, options)
     cv = _splitter(options.cv, options.random_state, of_values)
     names = None if options.contestants is None else options.contestants.split(",")
+    more: list[str] = []
     if not of_values:
-        X, y, left_out = without_single_rows(X, y)
-        notes += left_out
+        X, y, more = without_single_rows(X, y)
     contestants = default_contestants(X, y, names, of_values)
-    notes += [*notes_of_columns(X), *([] if of_values else notes_of_classes(y, cv.get_n_splits() // cv.n_repeats))]
+    more += [*notes_of_columns(X), *([] if of_values else notes_of_classes(y, cv.get_n_splits() // cv.n_repeats))]
     if of_values and not options.values and are_like_values(y):
-        notes.append(
+        more.append(
             f"The target has {y.nunique()} different whole numbers, taken as values. If they are classes: --classes"
         )
-    for note in notes:
-        print(note, file=sys.stderr)
+    _say(more)
     if not options.quiet:
         what = "values" if of_values else f"{y.nunique()} classes"
         print(f"{len(X)} rows, {X.shape[1]} columns, {what}, {cv.get_n_splits()} splits", file=sys.stderr)
@@ -140,7 +137,12 @@ def _compared(options: argparse.Namespace) -> tuple[Comparison, list[str]]:
             n_jobs=options.n_jobs,
             verbose=0 if options.quiet else 1,
         )
-    return found, notes
+    return found, notes + more
+
+
+def _say(notes: Sequence[str]) -> None:
+    for note in notes:
+        print(note, file=sys.stderr)
 
 
 def _report(found: Comparison) -> str:

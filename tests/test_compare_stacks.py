@@ -258,6 +258,26 @@ def test_networks_of_splits_with_gaps_in_other_columns_are_trained_apart(sizes):
     np.testing.assert_allclose(found.scores["neg_log_loss"]["mlp"], expected, rtol=1e-12)
 
 
+@pytest.mark.parametrize("several", [False, True], ids=["one", "several candidates"])
+def test_splits_whose_steps_are_others_are_a_stack_of_their_own(several, sizes):
+    """A value that one row has is an edge of bins more."""
+    rows = np.round(X)
+    rows[3] = 1 + rows.max()
+    network = MLPClassifierTorch((5,), max_iter=3, random_state=0, batch_size=16)
+    if several:
+        grid, how = {"alpha": [1e-3, 1.0]}, {"cv": FOLDS, "refit": False}
+        found, expected = (search(network, grid, **how).fit(rows, Y) for search in (GridSearchCV, Theirs))
+        assert sorted(sizes) == [2, 4]
+        for split in range(3):
+            mark = f"split{split}_test_score"
+            np.testing.assert_array_equal(found.cv_results_[mark], expected.cv_results_[mark])
+        return
+    found = compare({"mlp": network}, rows, Y, cv=FOLDS, scoring=["neg_log_loss"])
+    assert sizes == [2]
+    expected = alone(network, rows, Y, FOLDS, "neg_log_loss")["test_score"]
+    np.testing.assert_allclose(found.scores["neg_log_loss"]["mlp"], expected, rtol=1e-12)
+
+
 # ---- models of scikit-learn's ----------------------------------------------------------------------------------------
 
 

@@ -1,5 +1,6 @@
 """Odd tables, as the command line of comparisons gets them."""
 
+import datetime
 import warnings
 
 import numpy as np
@@ -11,7 +12,13 @@ from sklearn.metrics import log_loss
 
 import skdeep.compare
 from skdeep import compare
-from skdeep.model_selection.table_files import notes_of_classes, notes_of_columns, read, without_single_rows
+from skdeep.model_selection.table_files import (
+    notes_of_classes,
+    notes_of_columns,
+    read,
+    refuse_others,
+    without_single_rows,
+)
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(60, 3))
@@ -60,6 +67,32 @@ def test_text_that_is_no_number_somewhere_stays(values, tmp_path):
     assert list(table["a"]) == values and not notes
 
 
+def test_a_line_of_totals_has_no_target_and_leaves_columns_numbers(tmp_path):
+    table, (left_out, numbers) = read(written(tmp_path, "a,y\n1.5,0\n2,1\nTotal,\n"), target="y")
+    assert left_out == "1 rows without y are left out."
+    assert numbers.startswith("a: numbers, of text such as '1.5'")
+    np.testing.assert_array_equal(table["a"], [1.5, 2])
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ([datetime.date(2020, 1, 1), None], "dates or durations in 'x'"),
+        ([None, np.arange(2)], "several values in a row of 'x'. Make a column of each, or leave them out: --drop x"),
+        ([{"a": 1}, None], "several values in a row of 'x'"),
+    ],
+)
+def test_columns_of_objects_that_are_no_names_are_refused(values, message):
+    with pytest.raises(ValueError, match=message):
+        refuse_others(pd.DataFrame({"n": [1, 2], "x": values}))
+
+
+def test_classes_that_differ_by_their_case_or_spaces_are_named():
+    (first, second) = notes_of_classes(pd.Series(["yes", "no", "Yes", "no "] * 5), 5)
+    assert "'yes'" in first and "'Yes'" in first and "are two classes of the target" in first
+    assert "'no'" in second and "'no '" in second
+
+
 def test_a_heading_of_numbers_may_be_data(tmp_path):
     table, (note,) = read(written(tmp_path, "1,2.5,0\n3,4,1\n"))
     assert note.startswith("All headings are numbers") and len(table) == 1
@@ -77,6 +110,11 @@ def test_a_heading_of_numbers_may_be_data(tmp_path):
         ("", "is empty. It must have"),
         ("a,y\n", "0 rows with a target. There must be a column to learn from, and rows: name"),
         ("a,y\n1,\n2,\n", "0 rows with a target. There must be"),
+        ("a b y\n1 2 0\n", "there are 'a b y'. Names in CSV are parted by commas, semicolons, tabs or bars."),
+        (
+            "a,y\n1,NA\n2,\n3,null\n4,EU\n5,EU\n",
+            "3 rows without y are left out, also those where it is 'NA', 'null': if that is a class, give it another",
+        ),
         (",".join(f"column{i}" for i in range(40)) + "\n" + "1," * 39 + "1\n", "of 40, the likest are "),
     ],
 )

@@ -16,6 +16,7 @@ from sklearn.exceptions import NotFittedError
 from skdeep import (
     HingeClassifier,
     LeastSquaresClassifier,
+    LinearRegressor,
     MLPClassifierTorch,
     MLPEnsembleClassifier,
     SigmoidClassifier,
@@ -157,6 +158,19 @@ def test_columns_far_from_zero_lose_no_digit_in_single_precision(case):
         near = X.astype(np.float64) - 2.0**20
         alike = trained(model, near, IRIS_Y)  # the same model, in columns near zero
         np.testing.assert_allclose(found, alike.predict_proba(near), atol=2e-3)
+
+
+@pytest.mark.parametrize("standardize", [True, False])
+@pytest.mark.parametrize("cls", [SoftmaxClassifier, LinearRegressor])
+def test_means_of_a_hundred_deviations_leave_linear_models_their_digits_in_single_precision(cls, standardize):
+    """Products that are far larger than what they add up to would be rounded, by each runtime in its own way."""
+    X = (((IRIS - IRIS.mean(0)) / IRIS.std(0) * 64).round() / 64 + 100).astype(np.float32)
+    model = cls(alpha=1e-5, standardize=standardize).fit(X, IRIS_Y)
+    assert model.coef_.dtype == np.float32
+    answers = model.predict_proba if hasattr(model, "predict_proba") else model.predict
+    expected = answers(X.astype(np.float64))
+    np.testing.assert_allclose(answers(X), expected, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(given(model.to_torch(), X), expected, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("case", ["labels", "mlp, batch", "mlp, gelu", "ensemble, two classes"])

@@ -45,21 +45,26 @@ def bins_between_values(rows: AnyRows, subset: np.ndarray | None, n_columns: int
     Few are so many bins at most. It is the largest number of any of these columns; 0 where these are less than half, or
     none has more than one bin. The rows are those in `subset`, None for all.
     """
-    columns = _sample(rows, subset)[1][:, :n_columns].T
-    bins = np.array([len(np.unique(column[~np.isnan(column)])) - 1 for column in columns])
+    bins = np.array([len(values) - 1 for values in _values(_sample(rows, subset)[1][:, :n_columns])])
     few = bins[bins <= most]
     return int(few.max()) if 2 * len(few) >= len(bins) and (few > 1).any() else 0
 
 
 def _edges(X: np.ndarray, weight: np.ndarray, n_bins: int, shift: float) -> tuple[np.ndarray, np.ndarray]:
     """Compute the edges of the columns of rows (n, e), and whether these are all their values."""
-    edges, are_values = quantiles(X, weight, n_bins, shift), np.zeros(X.shape[1], dtype=bool)
-    for column, found in enumerate(X[weight > 0].T):
-        values = np.unique(found[~np.isnan(found)])
+    edges, are_values = np.zeros((X.shape[1], n_bins + 1)), np.zeros(X.shape[1], dtype=bool)
+    for column, values in enumerate(_values(X[weight > 0])):
         are_values[column] = 0 < len(values) <= n_bins + 1
         if are_values[column]:
-            edges[column] = np.pad(values, (0, n_bins + 1 - len(values)), mode="edge")
+            edges[column, : len(values)], edges[column, len(values) :] = values, values[-1]
+    if not are_values.all():
+        edges[~are_values] = quantiles(X[:, ~are_values], weight, n_bins, shift)
     return edges, are_values
+
+
+def _values(X: np.ndarray) -> list[np.ndarray]:
+    """List the values of each column, without gaps and in order."""
+    return [np.unique(column[~np.isnan(column)]) for column in np.ascontiguousarray(X.T)]
 
 
 def _sample(rows: AnyRows, subset: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:

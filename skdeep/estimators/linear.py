@@ -56,6 +56,9 @@ _NO_STATE = TrainingState(RandomSource(0))
 _NEWTON_STEPS, _LBFGS_STEPS, _PLAIN_STEPS, _NEWTON_SIZE, _PLAIN_NEWTON_SIZE = 10, 25, 100, 160, 320
 #: Rows up to which a step's time is that of its calls.
 _FEW_ROWS = 1000
+#: How many times larger than what is predicted the products of coefficients with columns' means may be in single
+#: precision: more would be rounded by more than 1e-6.
+_FAR = 16.0
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
@@ -249,7 +252,15 @@ class LinearModel(SparseCoefMixin, BaseTorchEstimator):
         assert isinstance(network, Linear)
         # copies: "contiguous" leaves the stride of an axis of one as it is, and products round by strides
         coef, intercept = (part.copy() for part in network.learned(model, dtype, self._output_map))
-        return {"coef_": space.array(coef), "intercept_": space.array(intercept)}
+        center = (centers := network.center_and_scale()[0])[model if len(centers) > 1 else 0]
+        if (frame := network.frame) is not None:
+            center = (center + frame.origin) / frame.factor
+        # probabilities change by a quarter of what scores do; values are of the size of targets
+        size = 4.0 if self._output_map is None else np.abs(self._output_map).sum(0)
+        with np.errstate(over="ignore", invalid="ignore"):
+            products = np.maximum(np.abs(coef * center).sum(1), np.abs(intercept))
+            is_far = bool((products > _FAR * size).any())
+        return {"coef_": space.array(coef), "intercept_": space.array(intercept), "_is_far": is_far}
 
     def _map_scores(self, matrix: np.ndarray, offsets: np.ndarray | float) -> None:
         space, coef, intercept = OutputSpace(self.coef_), dense(self.coef_), dense(self.intercept_)

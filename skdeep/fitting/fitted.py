@@ -34,7 +34,9 @@ def _first_layers(estimator: Classifier) -> list[list]:
 
 
 def needs_float64(estimator: Classifier) -> bool:
-    """Tell whether a model has been kept in float64, in which its predictions then are computed."""
+    """Tell whether predictions are computed in float64: of models that are kept in it, or whose products are large."""
+    if any(getattr(model, "_is_far", False) for model in models_of(estimator)):
+        return True
     return any("float64" in [dtype_name(array.dtype) for array in layer] for layer in _first_layers(estimator))
 
 

@@ -74,15 +74,15 @@ def evaluate_grids(tasks: dict[int, Task], seed: int, n_workers: int) -> dict[in
     numbers, results = list(tasks), dict[int, dict]()
     for group in of_one_kind(list(tasks.values())):
         own = [numbers[i] for i in group]
-        if (found := _evaluate_grid([tasks[i] for i in own], seed, n_workers)) is not None:
-            results |= zip(own, found, strict=True)
+        found = _evaluate_grid([tasks[i] for i in own], seed, n_workers)
+        results |= {own[place]: result for place, result in found.items()}
     return results
 
 
-def _evaluate_grid(tasks: list[Task], seed: int, n_workers: int) -> list[dict] | None:
-    """Return the results of ``_fit_and_score`` for all tasks of a search; None if they do not make a grid."""
+def _evaluate_grid(tasks: list[Task], seed: int, n_workers: int) -> dict[int, dict]:
+    """Return the results of ``_fit_and_score`` for the tasks of a search, by their places; none where that fails."""
     if len(tasks) < 2 or not _is_plain(tasks):
-        return None
+        return {}
     first, start = tasks[0], time.time()
     candidates = {candidate_key(task): task.parameters for task in tasks}
     splits: dict[tuple[Same, Same], Split] = {}
@@ -95,11 +95,19 @@ def _evaluate_grid(tasks: list[Task], seed: int, n_workers: int) -> list[dict] |
             target, weighs = (first.y, _weight(first)), bool(first.options["score_params"])
             asked = first.scorer, weighs, parts_of(first)
             found = grid.train(first.X, target, list(splits.values()), *asked)
+    except _StepsDiffer as differ:
+        kinds = dict(zip(splits, differ.kinds, strict=True))
+        results: dict[int, dict] = {}
+        for kind in set(differ.kinds):
+            own = [place for place, task in enumerate(tasks) if kinds[_split(task)] == kind]
+            part = _evaluate_grid([tasks[place] for place in own], seed, n_workers)
+            results |= {own[place]: result for place, result in part.items()}
+        return results
     except Exception as error:  # a fit says better what is wrong with the data
         warn_of_fault(error)
-        return None
+        return {}
     if found is None:
-        return None
+        return {}
     marks, members, solver, (trained, scored) = found
     for member in members:
         warn(member.estimator, solver, member.progress)
@@ -107,8 +115,8 @@ def _evaluate_grid(tasks: list[Task], seed: int, n_workers: int) -> list[dict] |
     fit_time, score_time = ((b - a) / len(tasks) for a, b in ((start, trained), (trained, scored)))
     times = {"fit_time": fit_time, "score_time": score_time}
     places = [(row[_split(task)], column[candidate_key(task)]) for task in tasks]
-    own = [[of_part[i][j] for of_part in marks] for i, j in places]
-    return [result_of(task, of_task, times) for task, of_task in zip(tasks, own, strict=True)]
+    marked = zip(tasks, ([of_part[i][j] for of_part in marks] for i, j in places), strict=True)
+    return {place: result_of(task, own_marks, times) for place, (task, own_marks) in enumerate(marked)}
 
 
 def parts_of(task: Task) -> list[str]:
@@ -174,6 +182,14 @@ def is_plain_call(task: Task) -> bool:
         return False
     listens = getattr(options["caller"], "_skl_callbacks", None)
     return not (listens or any(options[name] for name in ("verbose", "return_estimator")))
+
+
+class _StepsDiffer(Exception):
+    """Raised where steps follow from a split's rows: splits of one of the `kinds` may be a stack of their own."""
+
+    def __init__(self, kinds: list[tuple]):
+        super().__init__("Steps follow from a split's rows.")
+        self.kinds = kinds
 
 
 @dataclass
@@ -321,8 +337,9 @@ class _Grid:
             raise CannotStack(
                 "Rows are sparse, or columns have gaps in some splits only, by which they are told apart."
             )
-        if len({steps_of(leader._recipe(part, False, False)) for part in parts}) > 1:
-            raise CannotStack("Steps follow from a split's rows.")
+        kinds = [steps_of(leader._recipe(part, False, False)) for part in parts]
+        if len(set(kinds)) > 1:
+            raise _StepsDiffer(kinds)
 
     # ---- the training ---------------------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import math
 import shlex
 from pathlib import Path
@@ -18,6 +19,8 @@ _WRITTEN = {
 _AROUND = r"^[$€£¥]\s?|\s?[$€£¥%]$|(?<=\d)[ '\u00a0\u202f](?=\d{3})"
 _UNIT = r"(?<=[\d.,])\s?([^\W\d_]\D*\d?|°.*)$"
 _DATE = r"(\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.]\d{4}).*"
+#: Dates and times that are objects.
+_DATES = datetime.date, datetime.time, datetime.timedelta
 #: How many values of a column are looked at.
 _LOOKED_AT = 1000
 #: What stands beside the digits of numbers: thousands, shares, money.
@@ -26,8 +29,11 @@ _MARKS = r"[\s,'%$€£]"
 _MANY_CLASSES = 20
 
 
-def read(path: Path, encoding: str = "utf-8") -> tuple[Any, list[str]]:
-    """Read a table, and say which texts were taken as numbers; raise an error that says what is missing."""
+def read(path: Path, encoding: str = "utf-8", target: str | None = None) -> tuple[Any, list[str]]:
+    """Read the rows of a table that have a target; raise an error that says what is missing.
+
+    Say which rows were left out, and which texts were taken as numbers.
+    """
     try:
         import pandas
     except ImportError as error:
@@ -36,7 +42,7 @@ def read(path: Path, encoding: str = "utf-8") -> tuple[Any, list[str]]:
         raise ValueError(f"There is no file {path}.")
     suffixes = [suffix.lower() for suffix in path.suffixes[-2:]]
     if ".parquet" in suffixes or ".pq" in suffixes:
-        return pandas.read_parquet(path), []
+        return _with_target(pandas.read_parquet(path), target, None)
     if not {".csv", ".tsv", ".txt"} & set(suffixes):
         raise ValueError(f"{path} is named neither .csv, .tsv, .txt nor .parquet.")
     try:
@@ -64,7 +70,11 @@ def read(path: Path, encoding: str = "utf-8") -> tuple[Any, list[str]]:
             f"Several columns of {path} are named {twice[0]!r}: a column is known by its name. Rename them."
         )
     table.columns = table.columns.astype(str).str.strip()
-    notes = []
+    texts = None
+    if target in table.columns:
+        place = table.columns.get_loc(target)
+        texts = pandas.read_csv(path, usecols=[place], keep_default_na=False, dtype=str, **options).iloc[:, 0]
+    table, notes = _with_target(table, target, texts)
     for name in table.columns:
         texts = _texts(table[name])
         found = _numbers_of(table[name], separator != ",") if len(texts) else None
@@ -76,6 +86,17 @@ def read(path: Path, encoding: str = "utf-8") -> tuple[Any, list[str]]:
     if all(_is_number(str(name)) for name in table.columns):
         notes.append("All headings are numbers: if the first line of the file is data, put a line of names above it.")
     return table, notes
+
+
+def _with_target(table: Any, target: str | None, texts: Any) -> tuple[Any, list[str]]:
+    """Leave out rows without a target, with a word, which says the texts that were taken for none."""
+    if target not in table.columns or (known := table[target].notna()).all():
+        return table, []
+    note = f"{int((~known).sum())} rows without {target} are left out"
+    stood = [] if texts is None else sorted(set(texts[~known].str.strip()) - {""})
+    if stood:
+        note += f", also those where it is {', '.join(map(repr, stood))}: if that is a class, give it another name"
+    return table[known], [f"{note}."]
 
 
 def _texts(column: Any) -> Any:
@@ -145,9 +166,20 @@ def notes_of_columns(X: Any) -> list[str]:
     return notes
 
 
-def refuse_dates(X: Any) -> None:
-    """Raise where columns are dates or durations, and not text of these."""
-    found = [str(name) for name in X.columns if str(X[name].dtype).lower().startswith(("date", "time", "period"))]
+def refuse_others(X: Any) -> None:
+    """Raise where columns are dates or durations, and not text of these, or lists."""
+    found, several = [], []
+    for name in X.columns:
+        kind, values = str(X[name].dtype).lower(), X[name].dropna().iloc[:_LOOKED_AT]
+        if kind.startswith(("date", "time", "period")) or any(isinstance(value, _DATES) for value in values):
+            found.append(str(name))
+        elif any(getattr(value, "__hash__", None) is None for value in values):
+            several.append(str(name))
+    if several:
+        raise ValueError(
+            f"There are several values in a row of {', '.join(map(repr, several))}. Make a column of each, or leave "
+            f"them out: --drop {shlex.quote(','.join(several))}"
+        )
     if found:
         raise ValueError(
             f"There are dates or durations in {', '.join(map(repr, found))}. Take what matters as numbers, the year or "
@@ -198,6 +230,11 @@ def notes_of_classes(y: Any, n_folds: int) -> list[str]:
             f"Only one class of the target, {counts.index.tolist()[0]!r}, has more than one row: what is learnt of "
             "others cannot be judged."
         )
+    names = [name for name in counts.index if isinstance(name, str)]
+    alike = {name.strip().casefold(): name for name in names}
+    for name in names:
+        if (other := alike[name.strip().casefold()]) != name:
+            notes.append(f"{name!r} and {other!r} are two classes of the target. If they are one, name it alike.")
     rare = counts[counts < n_folds]
     if len(rare):
         notes.append(
