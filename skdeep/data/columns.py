@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import reduce
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -18,6 +18,9 @@ from skdeep.engine.per_model import index_of, numbered, to_device, to_numpy64
 from skdeep.engine.rows import MAX_VALUES, DenseRows, SparseRows
 from skdeep.engine.scratch import Scratch
 from skdeep.engine.shards import AnyRows, SharedRows
+
+#: Rows that are here; dense ones in NumPy, too, whose numbers are then taken in float64.
+SomeRows: TypeAlias = DenseRows | SparseRows | np.ndarray
 
 #: Rows of a chunk at least, and values: few enough to stay in the cache between its two passes; and more on an
 #: accelerator, for which the host waits after each.
@@ -48,32 +51,34 @@ class Columns:
     rounding: float
 
     @classmethod
-    def measure(cls, rows: DenseRows | SparseRows, subset: np.ndarray | None, weight: np.ndarray | None) -> Columns:
+    def measure(cls, rows: SomeRows, subset: np.ndarray | None, weight: np.ndarray | None) -> Columns:
         """Measure the rows in `subset` (None: all), a chunk at a time."""
         return cls._measure(rows, subset, None if weight is None else weight[None])[0]
 
     @classmethod
-    def _measure(
-        cls, rows: DenseRows | SparseRows, subset: np.ndarray | None, weights: np.ndarray | None
-    ) -> list[Columns]:
+    def _measure(cls, rows: SomeRows, subset: np.ndarray | None, weights: np.ndarray | None) -> list[Columns]:
         """Measure them for models that weigh the rows by `weights` (K, n), or for one."""
         rows, rounding = _in_own_dtype(rows)
         total: dict[int, Columns] = {}
-        of_chunk = _CACHED_VALUES if rows.home.type == "cpu" else _CHUNK_VALUES
-        are_sparse = isinstance(rows, SparseRows)
-        step = max(1, MAX_VALUES // rows.row_values) if are_sparse else max(_CHUNK_ROWS, of_chunk // rows.n_features)
+        if isinstance(rows, SparseRows):
+            step, of_part = max(1, MAX_VALUES // rows.row_values), cls._of_sparse
+        else:
+            here = isinstance(rows, np.ndarray) or rows.home.type == "cpu"
+            step, of_part = (_CACHED_VALUES if here else _CHUNK_VALUES) // _n_features(rows), cls._of_chunk
+            step = max(_CHUNK_ROWS, step)
         for X, index in _parts_of(rows, subset, step):
             w = np.ones((1, len(X))) if weights is None else weights[:, index]
-            has_any = np.flatnonzero(w.any(1))
-            chunks = (cls._of_sparse if are_sparse else cls._of_chunk)(X, w[has_any], rounding) if len(has_any) else []
-            for model, chunk in zip(has_any.tolist(), chunks, strict=True):
+            has_any = [0] if weights is None else np.flatnonzero(w.any(1)).tolist()
+            chunks = of_part(X, w if len(has_any) == len(w) else w[has_any], rounding) if has_any else []
+            for model, chunk in zip(has_any, chunks, strict=True):
                 total[model] = total[model].merged(chunk) if model in total else chunk
         return [total[model] for model in range(len(total))]  # there is at least one row for each
 
     @classmethod
-    def _of_chunk(cls, X: Tensor, weights: np.ndarray, rounding: float) -> list[Columns]:
+    def _of_chunk(cls, X: np.ndarray | Tensor, weights: np.ndarray, rounding: float) -> list[Columns]:
         """Measure some rows (n, d) for models that weigh them by `weights` (K, n)."""
-        mass, zero, limits = weights.sum(1, keepdims=True), np.zeros(X.shape[1]), torch.finfo(X.dtype)
+        here = isinstance(X, np.ndarray)
+        mass, zero, limits = weights.sum(1, keepdims=True), np.zeros(X.shape[1]), (np if here else torch).finfo(X.dtype)
         share = weights / mass
         # nothing may be known of a column; a square may overflow or vanish, or be that of a rounding
         with np.errstate(all="ignore"):
@@ -88,7 +93,8 @@ class Columns:
             sure = (variance > rounded) & (variance < np.inf)
         if not sure.all():  # most of these columns are constant, whatever the rows
             unsure = np.flatnonzero(~sure.all(0))
-            values = to_numpy64(X.index_select(1, index_of(unsure, X)))
+            values = X[:, unsure] if here else to_numpy64(X.index_select(1, index_of(unsure, X)))
+            values = values.astype(np.float64, copy=False)
             same = (values == values[0]).all(0)
             mean[:, unsure[same]], deviation[:, unsure[same]] = values[0, same], 0.0
             unsure, values = unsure[~same], values[:, ~same]
@@ -134,7 +140,7 @@ class Columns:
     @classmethod
     def of_models(
         cls,
-        rows: AnyRows,
+        rows: AnyRows | np.ndarray,
         subsets: list[np.ndarray | None],
         weights: list[np.ndarray | None],
         known: Columns | None = None,
@@ -147,7 +153,7 @@ class Columns:
         else:
             # the largest values of sparse columns are of a subset, whatever the weights of its rows
             apart = isinstance(rows, SparseRows) and any(subset is not None for subset, _ in own)
-            each, some = [], 1 if apart else max(1, _FEW_VALUES // max(rows.n_features, len(rows)))
+            each, some = [], 1 if apart else max(1, _FEW_VALUES // max(_n_features(rows), len(rows)))
             for part in (own[start : start + some] for start in range(0, len(own), some)):
                 if len(part) == 1:
                     each.append(cls.measure(rows, *part[0]))
@@ -227,8 +233,15 @@ def sizes_of(columns: list[Columns], centered: bool) -> tuple[np.ndarray, np.nda
     return np.where(constant, np.maximum(magnitude, 1.0), size), constant
 
 
-def _in_own_dtype(rows: DenseRows | SparseRows) -> tuple[DenseRows | SparseRows, float]:
+def _n_features(rows: AnyRows | np.ndarray) -> int:
+    return rows.shape[1] if isinstance(rows, np.ndarray) else rows.n_features
+
+
+def _in_own_dtype(rows: SomeRows) -> tuple[SomeRows, float]:
     """Cast rows to a dtype that holds all of their values; with `Columns.rounding`."""
+    if isinstance(rows, np.ndarray):
+        narrow = rows.dtype.kind == "f" and rows.itemsize < 8
+        return rows, float(np.finfo(rows.dtype).eps) if narrow else 10 * float(np.finfo(np.float64).eps)
     kind = rows.kind
     narrow = kind.is_floating_point and kind is not torch.float64
     # where there are many; sums of a chunk of bytes are exact
@@ -240,30 +253,29 @@ def _in_own_dtype(rows: DenseRows | SparseRows) -> tuple[DenseRows | SparseRows,
 
 
 def _parts_of(
-    rows: DenseRows | SparseRows, subset: np.ndarray | None, step: int
-) -> Iterator[tuple[Tensor, slice | np.ndarray]]:
-    """Take rows, so many at a time, and say which these are."""
+    rows: SomeRows, subset: np.ndarray | None, step: int
+) -> Iterator[tuple[np.ndarray | Tensor, slice | np.ndarray]]:
+    """Take rows, so many at a time, and say which these are: dense ones on the CPU as arrays of NumPy."""
     for start in range(0, len(rows) if subset is None else len(subset), step):
         part = slice(start, start + step)
         index = part if subset is None else subset[part]
-        yield rows.take(index if isinstance(index, slice) else torch.from_numpy(index)), index
+        if isinstance(rows, np.ndarray):
+            yield np.ascontiguousarray(rows[index], dtype=np.float64), index
+            continue
+        taken = rows.take(index if isinstance(index, slice) else torch.from_numpy(index))
+        yield taken.numpy() if taken.is_cpu and taken.layout is torch.strided else taken, index
 
 
-def _as_arrays(X: Tensor, share: np.ndarray) -> tuple[Any, Any, Any]:
-    """Choose who computes: NumPy on the CPU, whose functions cost a third as much to call; and its rows and shares."""
-    if X.is_cpu:
-        Z = X.numpy()
-        return np, Z, share.astype(Z.dtype, copy=False)
-    return torch, X, to_device(torch.from_numpy(share), X.device, X.dtype)
-
-
-def _moments(X: Tensor, share: np.ndarray) -> list[np.ndarray]:
+def _moments(X: np.ndarray | Tensor, share: np.ndarray) -> list[np.ndarray]:
     """Compute sums over rows (n, d), by their shares (K, n) for each model, in float64.
 
     Returned are where the columns are measured from (d,), and of values from there, each (K, d), the mean and the mean
     square; where some are missing, the shares known and missing.
     """
-    xp, Z, part = _as_arrays(X, share)
+    if isinstance(X, np.ndarray):  # whose functions cost a third as much to call as torch's
+        xp, Z, part = np, X, share.astype(X.dtype, copy=False)
+    else:
+        xp, Z, part = torch, X, to_device(torch.from_numpy(share), X.device, X.dtype)
     # near the mean, where the variance is no small difference of large sums
     at = part[0] @ Z  # ten times faster than a reduction along the columns
     centred = Z - at
@@ -277,7 +289,7 @@ def _moments(X: Tensor, share: np.ndarray) -> list[np.ndarray]:
         moved = part @ centred
     found = [moved, part @ xp.square(centred, out=centred), *counts]
     # in float64 only here: a sum in X's dtype would round the mean to a multiple of X's last place
-    if X.is_cpu:
+    if isinstance(X, np.ndarray):
         return [values.astype(np.float64, copy=False) for values in (at, *found)]
     return list(to_numpy64(torch.stack([at.expand_as(moved), *found])))  # for which the host waits once
 

@@ -179,8 +179,10 @@ class Problem:
         `products` is the dtype of what they are multiplied in, if it is not the problem's.
         """
         if not self._seen:
-            self.rows().frame, self._seen = columns.frame(products or self.dtype, sizes, centered, same_factor), True
-        return self.rows().frame
+            frame, self._seen = columns.frame(products or self.dtype, sizes, centered, same_factor), True
+            if frame is not None or self._rows is not None:
+                self.rows().frame = frame
+        return None if self._rows is None else self._rows.frame
 
     def tensor(self, array: np.ndarray) -> Tensor:
         """Put an array on the device; floating-point numbers in the compute dtype."""

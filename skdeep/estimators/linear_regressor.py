@@ -109,8 +109,8 @@ class LinearRegressor(BaseTorchRegressor, LinearModel):
         share = l1_ratio * np.ones_like(total)
         return PENALTIES[self.penalty](total, np.divide(lasso, total, out=share, where=total > 0))
 
-    def _measure_targets(self, table: np.ndarray, weight: np.ndarray | None) -> TargetScale:
-        scale = super()._measure_targets(table, weight)
+    def _measure_targets(self, table: np.ndarray, weight: np.ndarray | None, all_rows: bool) -> TargetScale:
+        scale = super()._measure_targets(table, weight, all_rows)
         # beside squares, a norm of one strength leaves nothing of small targets
         is_norm = self.alpha == "auto" and not self._has_smooth_penalty
         if is_norm and not (self._loss_of_targets.robust or self._scales_columns):

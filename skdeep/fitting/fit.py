@@ -202,7 +202,7 @@ def train_each(
     if going_on and not incremental and is_new:
         first.seen_before = getattr(leader, "t_", 0)
     for member in members:
-        member.progress = new_progress(member.estimator, going_on, incremental, member.state)
+        member.progress = new_progress(member, going_on, incremental)
         member.progress.scores_are_losses = scoring == "loss"
         if held_out is not None and leader._watched_scoring in (None, "accuracy"):
             member.progress.grain = held_out.grain
