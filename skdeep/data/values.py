@@ -142,7 +142,13 @@ class TargetScale:
 
     @classmethod
     def of(
-        cls, values: np.ndarray, weight: np.ndarray | None, loss: ValueLoss, free: bool, per_column: bool, all_rows: bool
+        cls,
+        values: np.ndarray,
+        weight: np.ndarray | None,
+        loss: ValueLoss,
+        free: bool,
+        per_column: bool,
+        all_rows: bool,
     ) -> TargetScale:
         """Measure targets (n, C) with weights (n,).
 
@@ -162,9 +168,10 @@ class TargetScale:
             values = np.clip(values, median - reach, median + reach)
         is_centred = free and not (loss.log_link or isinstance(loss, Positive))
         each = [_measured(own, weight, is_centred, loss.log_link) for own in np.ascontiguousarray(values.T)]
-        mean, unit = (np.array(part) for part in zip(*each, strict=True))
+        mean, unit = np.array(each).T
         constant = unit == 0
-        unit[constant] = np.where(mean[constant] != 0, np.abs(mean[constant]), 1.0)
+        if constant.any():
+            unit[constant] = np.where(mean[constant] != 0, np.abs(mean[constant]), 1.0)
         if len(unit) > 1 and not per_column:
             counted = unit if constant.all() else unit[~constant]  # beside the level of others, these would be nothing
             unit = counted.max() * np.sqrt(np.square(counted / counted.max()).mean()) * ones

@@ -111,7 +111,9 @@ class LinearModel(SparseCoefMixin, BaseTorchEstimator):
         solver, judged_by = solver_name(self), self._loss(self.n_outputs_)
         loss = smoothed(judged_by, self.label_smoothing)
         newton_params = self._max_newton_params(problem, loss)
-        penalty = self._penalty([Member(self, _NO_STATE)], np.ones(1), np.ones(1))
+        # of which kind it is, whatever the unit of its strength
+        kind = LinearModel if self._has_own_penalty else type(self)
+        penalty = kind._penalty(self, [Member(self, _NO_STATE)], np.ones(1), np.ones(1))
         if solver == "auto":
             solver = "sgd" if incremental else self._cheapest_solver(problem, loss, penalty, newton_params)
         is_closed = solver == "exact" and type(loss) in (SquaredError, SquaredValues) and self._has_smooth_penalty
@@ -137,6 +139,11 @@ class LinearModel(SparseCoefMixin, BaseTorchEstimator):
         return choose(self, problem, solver, rows, judged_by, **decisions)
 
     @property
+    def _has_own_penalty(self) -> bool:
+        """Whether its penalty is one of ours, not a user's."""
+        return type(self)._penalty.__module__.partition(".")[0] == __name__.partition(".")[0]
+
+    @property
     def _has_smooth_penalty(self) -> bool:
         # by name: whether a model is in a stack with others must make no difference
         return self.penalty in ("l2", None)
@@ -147,9 +154,8 @@ class LinearModel(SparseCoefMixin, BaseTorchEstimator):
             return "sgd"
         if self._has_smooth_penalty and penalty.smooth and loss.smooth:
             return "lbfgs" if self._is_exact_cheap(problem, loss, newton_params) else "sgd"
-        own = type(self)._penalty.__module__.partition(".")[0] == __name__.partition(".")[0]  # not a user's
         # of any strength: whether a model is in a stack with others must make no difference
-        is_known = own and is_certified(loss, PENALTIES[self.penalty](np.ones(1), np.full(1, 0.5)))
+        is_known = self._has_own_penalty and is_certified(loss, PENALTIES[self.penalty](np.ones(1), np.full(1, 0.5)))
         can_be = is_known and not problem.is_stored and takes_targets(problem, loss)
         unbounded = self.penalty is None and loss.target != "values"  # hinges that fall for ever
         if self.early_stopping or self.verbose or unbounded or not can_be:

@@ -241,7 +241,7 @@ class BaseTorchRegressor(RegressorMixin, BaseTorchEstimator):
         """The loss of targets in their unit, in units of the targets as they are; one where there are several."""
         unit = self._target_scale.unit
         with np.errstate(over="ignore", under="ignore"):  # of huge targets, it is infinite
-            return float(unit[0] ** self._loss(1).degree) if (unit == unit[0]).all() else 1.0
+            return float(unit[0] ** self._loss_of_targets.degree) if (unit == unit[0]).all() else 1.0
 
     @property
     def _prediction(self) -> Prediction:

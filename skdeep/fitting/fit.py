@@ -153,12 +153,12 @@ def keep(recipe: Recipe, network: Network, members: list[Member], dtype: np.dtyp
     leader = members[0].estimator
     params = leader.get_params(deep=False) if len(members) > 1 else {}
     shared = {k: v for k, v in vars(leader).items() if k not in params} if params else {}
-    each = np.arange(network.n_models).reshape(len(members), -1)  # an ensemble has several models
+    several = network.n_models // len(members)  # as an ensemble has
     for m, member in enumerate(members):
         if m:
             member.estimator.__dict__.update(shared)
         if member.progress.error is None:
-            own = network if len(members) == 1 else network.select(each[m])
+            own = network if len(members) == 1 else network.select(np.arange(m * several, (m + 1) * several))
             leader._procedure.conclude(recipe, own, member, dtype, space)
 
 
