@@ -290,7 +290,8 @@ def _moments(X: np.ndarray | Tensor, share: np.ndarray) -> list[np.ndarray]:
     found = [moved, part @ xp.square(centred, out=centred), *counts]
     # in float64 only here: a sum in X's dtype would round the mean to a multiple of X's last place
     if isinstance(X, np.ndarray):
-        return [values.astype(np.float64, copy=False) for values in (at, *found)]
+        found = [at, *found]
+        return found if X.dtype == np.float64 else [values.astype(np.float64) for values in found]
     return list(to_numpy64(torch.stack([at.expand_as(moved), *found])))  # for which the host waits once
 
 

@@ -121,6 +121,8 @@ def _lower_median(values: np.ndarray, weight: np.ndarray | None) -> np.ndarray:
     if weight is not None:
         return quantiles(values, weight, 2)[:, 1]
     middle = (len(values) - 1) // 2
+    if values.shape[1] == 1:  # in a fraction of the time of an axis
+        return np.partition(values[:, 0], middle)[middle : middle + 1]
     return np.partition(values, middle, axis=0)[middle]
 
 
@@ -165,7 +167,7 @@ class TargetScale:
         if loss.robust:  # in units of outliers, all others would be the same
             median, spread = middle(values, weight)
             reach = np.where(spread > 0, _FAR * spread, np.inf)
-            values = np.clip(values, median - reach, median + reach)
+            values = np.minimum(np.maximum(values, median - reach), median + reach)
         is_centred = free and not (loss.log_link or isinstance(loss, Positive))
         each = [_measured(own, weight, is_centred, loss.log_link) for own in np.ascontiguousarray(values.T)]
         mean, unit = np.array(each).T

@@ -110,9 +110,8 @@ class Batch:
 
     def begin(self, systems: tuple[int, ...]) -> None:
         """Begin where all products are about `centre`, or where the gradient is too large, more."""
-        terms, centre = self.terms, np.full(systems, self.centre)[()]
-        free = np.zeros_like(self.rho) if self.free is None else self.free
-        held = 0.5 / self.rho if self.free is None else np.where(free, 0, 0.5 / np.where(free, 1, self.rho))
+        terms, free, centre = self.terms, self.free, np.full(systems, self.centre)[()]
+        held = 0.5 / self.rho if free is None else np.where(free, 0, 0.5 / np.where(free, 1, self.rho))
         for _ in range(self.max_starts):
             # there, duals are about 1/2 + m / (8 centre): with these, parameters follow
             share = centre[..., None] * terms.share
@@ -132,7 +131,9 @@ class Batch:
             gradient = terms.back(self.pull(self.dual[0] * self.weight))
             gradient += self.rho * self.params
             # what is left of a gap by the gradient: of parameters with a penalty, and without, which may be far to seek
-            self.stationary = np.vecdot(gradient * gradient, held)
+            self.stationary, self.loose = np.vecdot(gradient * gradient, held), np.zeros(systems)[()]
+            if free is None:
+                break
             self.loose = np.vecdot(np.abs(gradient), free) * np.maximum(np.abs(self.params).max(-1), 1)
             much = self.loose > MUCH * centre * self.count
             if not much.any():

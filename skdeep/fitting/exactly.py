@@ -392,6 +392,6 @@ def _by_columns(loss: Loss, arrays: Arrays, gap: np.ndarray, max_iter: int) -> e
         else:
             lo, hi, up, down = (part[c : c + 1] for part in _kinked(loss, values))
             parts.append(piecewise.solve(rows, lo, hi, up, down, weight, rho, kappa, gap, max_iter))
-            if has_free_column(rows, rho + kappa):
+            if not (rho.all() or kappa.all()) and has_free_column(rows, rho + kappa):
                 piecewise.centre_(parts[-1].params, rows, (lo, hi), (up[0], down[0]), weight)
     return parts[0] if len(parts) == 1 else elastic_net.joined(parts)
