@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import reduce
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -19,8 +19,8 @@ from skdeep.engine.rows import MAX_VALUES, DenseRows, SparseRows
 from skdeep.engine.scratch import Scratch
 from skdeep.engine.shards import AnyRows, SharedRows
 
-#: Rows that are here; dense ones in NumPy, too, whose numbers are then taken in float64.
-SomeRows: TypeAlias = DenseRows | SparseRows | np.ndarray
+#: Rows that are here; also as arrays of NumPy and SciPy, whose numbers are taken in float64.
+SomeRows: TypeAlias = DenseRows | SparseRows | np.ndarray | sparse.csr_array
 
 #: Rows of a chunk at least, and values: few enough to stay in the cache between its two passes; and more on an
 #: accelerator, for which the host waits after each.
@@ -60,14 +60,15 @@ class Columns:
         """Measure them for models that weigh the rows by `weights` (K, n), or for one."""
         rows, rounding = _in_own_dtype(rows)
         total: dict[int, Columns] = {}
-        if isinstance(rows, SparseRows):
-            step, of_part = max(1, MAX_VALUES // rows.row_values), cls._of_sparse
+        if isinstance(rows, _SPARSE):
+            values = 1 + rows.nnz // max(1, rows.shape[0]) if isinstance(rows, sparse.csr_array) else rows.row_values
+            step, of_part = max(1, MAX_VALUES // values), cls._of_sparse
         else:
             here = isinstance(rows, np.ndarray) or rows.home.type == "cpu"
-            step, of_part = (_CACHED_VALUES if here else _CHUNK_VALUES) // _n_features(rows), cls._of_chunk
+            step, of_part = (_CACHED_VALUES if here else _CHUNK_VALUES) // _shape(rows)[1], cls._of_chunk
             step = max(_CHUNK_ROWS, step)
         for X, index in _parts_of(rows, subset, step):
-            w = np.ones((1, len(X))) if weights is None else weights[:, index]
+            w = np.ones((1, X.shape[0])) if weights is None else weights[:, index]
             has_any = [0] if weights is None else np.flatnonzero(w.any(1)).tolist()
             chunks = of_part(X, w if len(has_any) == len(w) else w[has_any], rounding) if has_any else []
             for model, chunk in zip(has_any, chunks, strict=True):
@@ -75,8 +76,8 @@ class Columns:
         return [total[model] for model in range(len(total))]  # there is at least one row for each
 
     @classmethod
-    def _of_chunk(cls, X: np.ndarray | Tensor, weights: np.ndarray, rounding: float) -> list[Columns]:
-        """Measure some rows (n, d) for models that weigh them by `weights` (K, n)."""
+    def _of_chunk(cls, X: Any, weights: np.ndarray, rounding: float) -> list[Columns]:
+        """Measure some rows (n, d), an array or a tensor, for models that weigh them by `weights` (K, n)."""
         here = isinstance(X, np.ndarray)
         mass, zero, limits = weights.sum(1, keepdims=True), np.zeros(X.shape[1]), (np if here else torch).finfo(X.dtype)
         share = weights / mass
@@ -108,14 +109,19 @@ class Columns:
         return [cls(*own, zero, rounding) for own in each]
 
     @classmethod
-    def _of_sparse(cls, X: Tensor, weights: np.ndarray, rounding: float) -> list[Columns]:
+    def _of_sparse(cls, X: sparse.csr_array | Tensor, weights: np.ndarray, rounding: float) -> list[Columns]:
         """Measure the values other than zero of some rows (n, d), for models that weigh them by `weights` (K, n)."""
-        if X.layout is not torch.sparse_csr:
-            X = X.to_sparse_csr()
-        d, columns, values = X.shape[1], X.col_indices().cpu().numpy(), to_numpy64(X.values())
-        starts, filled, by_row = X.crow_indices().cpu().numpy(), values != 0, np.ascontiguousarray(weights.T)
+        if isinstance(X, Tensor):
+            X = X if X.layout is torch.sparse_csr else X.to_sparse_csr()
+            parts = to_numpy64(X.values()), X.col_indices().cpu().numpy(), X.crow_indices().cpu().numpy()
+        else:
+            parts = X.data.astype(np.float64, copy=False), X.indices, X.indptr
+        d, (values, columns, starts), by_row = X.shape[1], parts, np.ascontiguousarray(weights.T)
+        filled, of_values = values != 0, np.repeat(weights[0], np.diff(starts))
 
         def summed(data: np.ndarray) -> np.ndarray:
+            if len(weights) == 1:
+                return np.bincount(columns, of_values * data, d)[None]
             return (sparse.csr_array((data, columns, starts), shape=tuple(X.shape)).T @ by_row).T
 
         largest = np.zeros(d)
@@ -123,7 +129,7 @@ class Columns:
         unit = np.where(largest > 0, largest, 1.0)
         known, values = summed(filled.astype(np.float64)), values / unit[columns]
         mass, missing = np.where(known > 0, known, 1.0), np.maximum(weights.sum(1, keepdims=True) - known, 0.0)
-        at = np.bincount(columns, np.repeat(weights[0], np.diff(starts)) * values, d) / mass[0]
+        at = np.bincount(columns, of_values * values, d) / mass[0]
         away = np.where(filled, values - at[columns], 0.0)
         moved, square = summed(away) / mass, summed(np.square(away)) / mass
         near, mean = np.square(moved), np.where(known > 0, at + moved, 0.0)
@@ -140,7 +146,7 @@ class Columns:
     @classmethod
     def of_models(
         cls,
-        rows: AnyRows | np.ndarray,
+        rows: AnyRows | np.ndarray | sparse.csr_array,
         subsets: list[np.ndarray | None],
         weights: list[np.ndarray | None],
         known: Columns | None = None,
@@ -152,13 +158,14 @@ class Columns:
             each = cls._of_shares(rows, own)
         else:
             # the largest values of sparse columns are of a subset, whatever the weights of its rows
-            apart = isinstance(rows, SparseRows) and any(subset is not None for subset, _ in own)
-            each, some = [], 1 if apart else max(1, _FEW_VALUES // max(_n_features(rows), len(rows)))
+            apart = isinstance(rows, _SPARSE) and any(subset is not None for subset, _ in own)
+            each, n = [], _shape(rows)[0]
+            some = 1 if apart else max(1, _FEW_VALUES // max(_shape(rows)))
             for part in (own[start : start + some] for start in range(0, len(own), some)):
                 if len(part) == 1:
                     each.append(cls.measure(rows, *part[0]))
                 else:  # in one pass over all rows
-                    each += cls._measure(rows, None, np.array([weights_of_rows(len(rows), *one) for one in part]))
+                    each += cls._measure(rows, None, np.array([weights_of_rows(n, *one) for one in part]))
         each = each if known is None else [known.merged(columns) for columns in each]
         return [each[n] for n in number]
 
@@ -233,14 +240,18 @@ def sizes_of(columns: list[Columns], centered: bool) -> tuple[np.ndarray, np.nda
     return np.where(constant, np.maximum(magnitude, 1.0), size), constant
 
 
-def _n_features(rows: AnyRows | np.ndarray) -> int:
-    return rows.shape[1] if isinstance(rows, np.ndarray) else rows.n_features
+#: Of which values are few.
+_SPARSE = SparseRows, sparse.csr_array
+
+
+def _shape(rows: Any) -> tuple[int, int]:
+    return rows.shape if isinstance(rows, np.ndarray | sparse.csr_array) else (len(rows), rows.n_features)
 
 
 def _in_own_dtype(rows: SomeRows) -> tuple[SomeRows, float]:
     """Cast rows to a dtype that holds all of their values; with `Columns.rounding`."""
-    if isinstance(rows, np.ndarray):
-        narrow = rows.dtype.kind == "f" and rows.itemsize < 8
+    if isinstance(rows, np.ndarray | sparse.csr_array):
+        narrow = rows.dtype.kind == "f" and rows.dtype.itemsize < 8
         return rows, float(np.finfo(rows.dtype).eps) if narrow else 10 * float(np.finfo(np.float64).eps)
     kind = rows.kind
     narrow = kind.is_floating_point and kind is not torch.float64
@@ -252,26 +263,29 @@ def _in_own_dtype(rows: SomeRows) -> tuple[SomeRows, float]:
     return rows, torch.finfo(kind).eps if narrow else 10 * torch.finfo(torch.float64).eps
 
 
-def _parts_of(
-    rows: SomeRows, subset: np.ndarray | None, step: int
-) -> Iterator[tuple[np.ndarray | Tensor, slice | np.ndarray]]:
+def _parts_of(rows: SomeRows, subset: np.ndarray | None, step: int) -> Iterator[tuple[Any, slice | np.ndarray]]:
     """Take rows, so many at a time, and say which these are: dense ones on the CPU as arrays of NumPy."""
-    for start in range(0, len(rows) if subset is None else len(subset), step):
+    n = _shape(rows)[0]
+    for start in range(0, n if subset is None else len(subset), step):
         part = slice(start, start + step)
         index = part if subset is None else subset[part]
         if isinstance(rows, np.ndarray):
             yield np.ascontiguousarray(rows[index], dtype=np.float64), index
             continue
+        if isinstance(rows, sparse.csr_array):
+            yield rows if subset is None and step >= n else rows[index], index
+            continue
         taken = rows.take(index if isinstance(index, slice) else torch.from_numpy(index))
         yield taken.numpy() if taken.is_cpu and taken.layout is torch.strided else taken, index
 
 
-def _moments(X: np.ndarray | Tensor, share: np.ndarray) -> list[np.ndarray]:
+def _moments(X: Any, share: np.ndarray) -> list[np.ndarray]:
     """Compute sums over rows (n, d), by their shares (K, n) for each model, in float64.
 
     Returned are where the columns are measured from (d,), and of values from there, each (K, d), the mean and the mean
     square; where some are missing, the shares known and missing.
     """
+    xp: Any
     if isinstance(X, np.ndarray):  # whose functions cost a third as much to call as torch's
         xp, Z, part = np, X, share.astype(X.dtype, copy=False)
     else:

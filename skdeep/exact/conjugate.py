@@ -17,7 +17,7 @@ from skdeep.exact.losses import SquaredLoss
 from skdeep.exact.rows import Rows, SparseRows
 
 #: What is left of the gradient at the end, as a part of the first one; and most passes over the rows in either units.
-_LEFT, _MOST = 1e-12, 2000
+_LEFT, _MOST = 1e-11, 2000
 #: Most values of all systems that are solved together, by rows and by columns.
 _MAX_VALUES = 2**20
 
@@ -36,16 +36,16 @@ def ridge(rows: Rows, loss: SquaredLoss, weight: np.ndarray, rho: np.ndarray, to
     rho = np.broadcast_to(rho if rho.ndim == 3 else rho[:, None], (K, C, D))
     if not rho.any(2).all():
         return None
-    curvature = np.broadcast_to(rows.diagonal(weight), (K, D))
     weight = np.broadcast_to(weight, (K, n))
     params, left, size = np.empty((K, C, D)), np.arange(K), max(1, _MAX_VALUES // (n + D))
     for of_all in (False, True):
         systems = (left[:, None] * C + np.arange(C)).ravel()
         for some in np.split(systems, range(size, len(systems), size)):
             k, c = np.divmod(some, C)
-            own, of_rows = rho[k, c], curvature[k]
-            unit = own + of_rows if of_all else np.where(own > 0, own, of_rows)
-            params[k, c] = _solve(rows, loss.target[c], weight[k], own, np.where(unit == 0, 1.0, unit))
+            own = rho[k, c]
+            unit = own + rows.diagonal(weight[k]) if of_all else own
+            unit = np.where(unit > 0, unit, 1.0)  # an intercept's, of weights of sum one
+            params[k, c] = _solve(rows, loss.target[c], weight[k], own, unit)
         value, bound = _judged(rows, loss, weight, rho, params)
         left = np.flatnonzero(~(bound <= small_enough(tol, value, params)))
         if not len(left):

@@ -212,7 +212,9 @@ class SparseRows(Rows):
         None unless columns are so far from zero that digits would be lost.
         """
         n, d = self.X.shape
-        if not self.intercept or n * d > _MAX_PRODUCTS:
+        if not self.intercept or n * d > _MAX_PRODUCTS or self.X.nnz < n:
+            return None
+        if np.bincount(self.X.indices, minlength=d).max() < n:  # zeros are far from any mean
             return None
         mean = self.X.mean(0)
         from_mean = self.X.data - mean[self.X.indices]  # of zeros, the mean itself
@@ -233,7 +235,7 @@ class SparseRows(Rows):
     def scores(self, params: np.ndarray) -> np.ndarray:
         flat = params.reshape(-1, params.shape[-1])
         coef = flat[:, :-1] if self.intercept else flat
-        found = np.ascontiguousarray((self.X @ coef.T).T)
+        found = (self.X @ coef[0])[None] if len(coef) == 1 else np.ascontiguousarray((self.X @ coef.T).T)
         if self.intercept:
             found += flat[:, -1:]
         return found.reshape(*params.shape[:-1], -1)

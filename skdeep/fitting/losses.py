@@ -39,7 +39,7 @@ class RegressionLoss(BaseEstimator):
 
     def __deepcopy__(self, memo: dict) -> Self:
         made = object.__new__(type(self))  # of what copies ask for, a fit would wait
-        vars(made).update((name, copy.deepcopy(value, memo)) for name, value in vars(self).items())
+        made.__dict__.update((name, copy.deepcopy(value, memo)) for name, value in vars(self).items())
         return made
 
     def make(self) -> ValueLoss:
