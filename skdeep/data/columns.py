@@ -286,6 +286,7 @@ def _moments(X: Any, share: np.ndarray) -> list[np.ndarray]:
     square; where some are missing, the shares known and missing.
     """
     xp: Any
+    Z: Any
     if isinstance(X, np.ndarray):  # whose functions cost a third as much to call as torch's
         xp, Z, part = np, X, share.astype(X.dtype, copy=False)
     else:
