@@ -347,6 +347,7 @@ KINKS = [
     HingeClassifier(multi_class="ovr", calibration=None),
     HingeClassifier(multi_class="crammer_singer", calibration=None),
     HingeClassifier("squared_hinge", multi_class="crammer_singer", calibration=None),
+    HingeClassifier(penalty="l1", calibration=None),
     SoftmaxClassifier("l1"),
     SoftmaxClassifier("elasticnet", label_smoothing=0.1),
     SigmoidClassifier("l1"),
@@ -380,11 +381,12 @@ def test_weights_are_repetitions_for_objectives_with_kinks(model):
 
 
 def test_what_has_no_exact_solver_is_refused():
-    with pytest.raises(ValueError, match="solver='exact' minimises hinges with penalty='l2'"):
-        HingeClassifier(penalty="l1", solver="exact").fit(*SETS["iris"])
+    squared = HingeClassifier("squared_hinge", multi_class="crammer_singer", penalty="l1", random_state=0)
+    with pytest.raises(ValueError, match="solver='exact' minimises all losses with any penalty, but for squared"):
+        clone(squared).set_params(solver="exact").fit(*SETS["iris"])
     with pytest.raises(ValueError, match="early_stopping=True has nothing to stop"):
         HingeClassifier(solver="exact", early_stopping=True).fit(*SETS["iris"])
-    assert HingeClassifier(penalty="l1", random_state=0).fit(*SETS["iris"]).solver_ == "sgd"
+    assert squared.fit(*SETS["iris"]).solver_ == "sgd"
 
 
 def test_the_gap_is_named_where_iterations_end():

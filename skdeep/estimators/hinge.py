@@ -16,6 +16,8 @@ from skdeep.estimators.prediction import ScoresMixin
 _AUTO_ALPHA = 5.0
 #: Most classes of which hinges of rivals are solved to their optimum: it takes ten times as long as steps with 100.
 _MANY_CLASSES = 48
+#: Most unknowns of hinges beside an L1 norm, which take twice as long as steps with so many.
+_MANY_UNKNOWNS = 700
 
 
 @document_linear(calibration=HINGE_CALIBRATION_PARAMETERS)
@@ -89,6 +91,11 @@ class HingeClassifier(ScoresMixin, LinearClassifier):
 
     def _is_certificate_cheap(self, problem: Problem, loss: Loss) -> bool:
         is_small = self.n_outputs_ <= _MANY_CLASSES or self.multi_class == "ovr"
+        if not (self._has_smooth_penalty or loss.smooth):  # beside an L1 norm, they are one system
+            n_columns, is_coupled = problem.source.shape[1] + 1, loss.target == "codes"
+            n_unknowns = n_columns * (self.n_outputs_ if is_coupled else 1)
+            n_unknowns += problem.n_rows * (is_coupled and self.multi_class == "crammer_singer")
+            is_small = is_small and n_unknowns <= _MANY_UNKNOWNS
         return is_small and super()._is_certificate_cheap(problem, loss)
 
     def _loss(self, n_outputs: int) -> Loss:

@@ -28,7 +28,7 @@ _BATCH = 2**15
 class _Columns:
     """Terms of columns of scores, which are systems of their own: one for each row."""
 
-    n_scores, lean, give = 1, None, None
+    n_scores, lean, give, creeps = 1, None, None, False
 
     def __init__(self, rows: Rows, against: np.ndarray):
         self.rows, self.n_terms, self._against = rows, rows.shape[0], against
@@ -62,22 +62,30 @@ class _Columns:
 
 
 class Rivals:
-    """Terms of Weston and Watkins' loss: of each row, one for each class that is not its own; rows sorted by class."""
+    """Terms of Weston and Watkins' loss: of each row, one for each class that is not its own; rows sorted by class.
 
-    lean = give = None
+    Parameters are of scores that add up to zero if these are `centred`, else of any. Derivatives of the margins in
+    them, `of_terms` (T, S D), are kept where they are few.
+    """
 
-    def __init__(self, rows: Rows, loss: WestonWatkins):
+    lean, give, creeps = None, None, False
+
+    def __init__(self, rows: Rows, loss: WestonWatkins, centred: bool = True):
         C, n = loss.n_scores, rows.shape[0]
-        self.n_scores, self.n_terms, self._sorted = C - 1, (C - 1) * n, ByClass(rows, loss.codes, C, centred=True)
+        self.n_terms, self._slots, self._sorted = (C - 1) * n, C - 1, ByClass(rows, loss.codes, C, centred)
+        self.n_scores = self._sorted.basis.shape[1]
         self._parts = list(zip(self._sorted.classes, [part.Z for part in self._sorted.parts], strict=True))
         self.at_zero = self.share = np.ones((1, 1))
-        self.of_terms: np.ndarray | None = None  # derivatives of margins in the parameters, (T, (C - 1) D)
-        if has_few_terms(rows, loss):
-            first, of_term = np.arange(self.n_terms).reshape(C - 1, n) * C, np.zeros((C - 1, n, C, 1))
-            of_term.reshape(-1)[first + self._sorted.codes] = -1
-            of_term.reshape(-1)[first + self._sorted.rival] = 1
-            of_term = of_term.swapaxes(2, 3) @ self._sorted.basis
-            self.of_terms = (of_term.swapaxes(2, 3) * self._sorted.rows.Z[:, None]).reshape(self.n_terms, -1)
+        self.of_terms = self.derivatives(np.arange(self.n_terms)) if has_few_terms(rows, loss) else None
+
+    def derivatives(self, index: np.ndarray) -> np.ndarray:
+        """Compute the derivatives (m, S D) of some margins in the parameters."""
+        row, each = index % len(self._sorted.order), np.arange(len(index))
+        of_term = np.zeros((len(index), self._slots + 1))
+        of_term[each, self._sorted.codes[row]] = -1
+        of_term[each, self._sorted.rival.ravel()[index]] = 1
+        found = (of_term @ self._sorted.basis)[:, :, None] * self._sorted.rows.take(row)[:, None]
+        return found.reshape(len(index), self.n_scores * found.shape[2])
 
     def rows_of(self, system: int) -> np.ndarray | None:
         return self.of_terms
@@ -86,13 +94,13 @@ class Rivals:
         return self
 
     def of_rows(self, values: np.ndarray) -> np.ndarray:
-        return np.tile(values[:, self._sorted.order], self.n_scores)
+        return np.tile(values[:, self._sorted.order], self._slots)
 
     def changes(self, params: np.ndarray) -> np.ndarray:
         if self.of_terms is not None:
             return params @ self.of_terms.T
-        K, C = len(params), self.n_scores + 1
-        of_rivals = (self._sorted.to_scores.T @ params.reshape(K, C - 1, -1)).reshape(K, C, C - 1, -1)
+        K, C, S = len(params), self._slots + 1, self.n_scores
+        of_rivals = (self._sorted.to_scores.T @ params.reshape(K, S, -1)).reshape(K, C, C - 1, -1)
         found = np.empty((K, C - 1, len(self._sorted.order)))
         for c, (part, Z) in enumerate(self._parts):
             np.matmul(of_rivals[:, c], Z.T, out=found[:, :, part])
@@ -101,19 +109,19 @@ class Rivals:
     def back(self, slope: np.ndarray) -> np.ndarray:
         if self.of_terms is not None:
             return slope @ self.of_terms
-        K, C = len(slope), self.n_scores + 1
+        K, C = len(slope), self._slots + 1
         by_slot, found = slope.reshape(K, C - 1, -1), np.empty((K, C, C - 1, self._sorted.rows.shape[1]))
         for c, (part, Z) in enumerate(self._parts):
             np.matmul(by_slot[:, :, part], Z, out=found[:, c])
         return (self._sorted.to_scores @ found.reshape(K, C * (C - 1), -1)).reshape(K, -1)
 
     def hessians(self, second: np.ndarray) -> np.ndarray:
-        return self._sorted.hessians(second.reshape(len(second), self.n_scores, -1))
+        return self._sorted.hessians(second.reshape(len(second), self._slots, -1))
 
     def duals(self, values: np.ndarray) -> np.ndarray:
-        found = np.zeros((len(values), (self.n_scores + 1) * len(self._sorted.order)))
+        found = np.zeros((len(values), (self._slots + 1) * len(self._sorted.order)))
         found[:, self._sorted.place.ravel()] = values
-        return found.reshape(len(values), self.n_scores + 1, -1)
+        return found.reshape(len(values), self._slots + 1, -1)
 
     def params(self, values: np.ndarray) -> np.ndarray:
         return self._sorted.basis @ values.reshape(len(values), self.n_scores, -1)

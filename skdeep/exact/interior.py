@@ -28,10 +28,11 @@ _TINY, _MOST = float(np.finfo(float).tiny), 1e9
 _SIGNS = np.array([[1.0], [-1.0]])
 #: Share of the way to the nearest bound that a step goes.
 _NEARLY = 0.995
-#: Most steps, and most of those to the margins to begin with.
-_MAX_STEPS, _MAX_GIVEN = 100, 20
-#: Steps that may not halve the gap, one after the other: else they go round in a circle, or rounding is in the way.
-_PATIENCE = 6
+#: Most steps, and steps that may not halve the gap, one after the other: else they go round in a circle, or rounding is
+#: in the way; and those where they are short.
+_STEPS, _SHORT_STEPS = (100, 6), (500, 60)
+#: Most steps to the margins to begin with.
+_MAX_GIVEN = 20
 #: Pivots below so much of the curvature are rounding. What holds parameters then that no penalty holds, as a share of
 #: the largest curvature, and at least.
 _SINGULAR, _HOLD, _LEAST = 1e-14, 1e-12, 1e-12
@@ -54,6 +55,7 @@ class Terms(Protocol):
     lean: np.ndarray | None  # what falls with the margins, beside the hinges, at so much per margin, (K, T)
     #: How far margins give way, for each unit of the dual beyond a half: what bends within half of it, as Huber's loss.
     give: np.ndarray | None
+    creeps: bool  # whether steps are known to be short
 
     def keep(self, systems: np.ndarray) -> Terms:
         """Take the terms of some of the systems."""
@@ -102,6 +104,7 @@ class Batch:
         self.count = 2 * (weight * terms.share).sum(-1)  # of the products that are to be zero, beside a centre
         self.signs = _SIGNS if weight.ndim == 1 else _SIGNS[:, None]
         self.ended = np.zeros(systems, dtype=bool)
+        self.most, self.patience = _SHORT_STEPS if terms.creeps else _STEPS
         self.begin(systems)
 
     def reduced(self, ufunc: np.ufunc, values: np.ndarray) -> Any:
@@ -110,14 +113,18 @@ class Batch:
 
     def begin(self, systems: tuple[int, ...]) -> None:
         """Begin where all products are about `centre`, or where the gradient is too large, more."""
-        terms, free, centre = self.terms, self.free, np.full(systems, self.centre)[()]
+        terms, free = self.terms, self.free
+        centre = np.full(systems, 2 * self.centre if terms.creeps else self.centre)[()]
         held = 0.5 / self.rho if free is None else np.where(free, 0, 0.5 / np.where(free, 1, self.rho))
         for _ in range(self.max_starts):
             # there, duals are about 1/2 + m / (8 centre): with these, parameters follow
             share = centre[..., None] * terms.share
-            second = self.weight / (8 * share if terms.give is None else 8 * share + terms.give)
-            right = terms.back(self.pull(0.5 * self.weight + second * terms.at_zero))
-            self.params = -self.solved(self.factors(second), right)
+            if terms.creeps:  # from far away, it would come back as slowly
+                self.params = np.zeros((*systems, self.rho.shape[-1]))
+            else:
+                second = self.weight / (8 * share if terms.give is None else 8 * share + terms.give)
+                right = terms.back(self.pull(0.5 * self.weight + second * terms.at_zero))
+                self.params = -self.solved(self.factors(second), right)
             margin = terms.changes(self.params)
             margin += terms.at_zero
             half = margin / (2 * share) if terms.give is None else _given(margin, share, terms.give)
@@ -136,7 +143,7 @@ class Batch:
                 break
             self.loose = np.vecdot(np.abs(gradient), free) * np.maximum(np.abs(self.params).max(-1), 1)
             much = self.loose > MUCH * centre * self.count
-            if not much.any():
+            if terms.creeps or not much.any():
                 break
             centre = np.where(much, _MORE * centre, centre)[()]
 
@@ -148,7 +155,7 @@ class Batch:
         self.least, self.since = [np.inf] * K, [0] * K  # steps since the gap was halved
         params, duals = self.params.copy(), self.dual[0].copy()
         curve: list[list[float]] = [[] for _ in range(K)]
-        steps, max_iter = 0, min(max_iter, _MAX_STEPS)
+        steps, max_iter = 0, min(max_iter, self.most)
         while True:
             margin = self.slack[1] - self.slack[0]
             pulled = self.rho * self.params
@@ -184,7 +191,7 @@ class Batch:
                 self.least[k], self.since[k] = own, 0
             else:
                 self.since[k] += 1
-            if is_last or self.ended[k] or self.since[k] >= _PATIENCE or not own > enough:
+            if is_last or self.ended[k] or self.since[k] >= self.patience or not own > enough:
                 done.append(k)
         return done
 

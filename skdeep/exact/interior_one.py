@@ -46,7 +46,7 @@ class _System:
     `above` says; else both of their hinges are here, one after the other.
     """
 
-    n_scores, lean, give = 1, None, None
+    n_scores, lean, give, creeps = 1, None, None, False
 
     def __init__(self, problem: KinkedRows, above: np.ndarray | None):
         lo, hi, up, down, weight = problem.lo, problem.hi, problem.up, problem.down, problem.weight

@@ -26,6 +26,7 @@ class Terms:
     share: np.ndarray  # of complementarity: the same for all rows in the end, whatever their weights, (S, T)
     give: np.ndarray | None  # width of the kinks, (S, T)
     has_norm: bool  # whether each column of the rows has a last term, whose margin is its coefficient
+    creeps: bool = False  # whether steps of an interior point are short: of hinges of one side, beside an L1 norm
 
     n_scores = 1
 
@@ -39,7 +40,7 @@ class Terms:
         lean, give = (None if part is None else part[systems] for part in (self.lean, self.give))
         at_zero, weight, share = self.at_zero[systems], self.weight[systems], self.share[systems]
         signs = tuple(sign[systems] if isinstance(sign, np.ndarray) else sign for sign in self.signs)
-        return Terms(self.rows, signs, at_zero, weight, lean, share, give, self.has_norm)
+        return Terms(self.rows, signs, at_zero, weight, lean, share, give, self.has_norm, self.creeps)
 
     def in_unit(self, unit: np.ndarray) -> Terms:
         """Count scores in units (S, 1)."""
@@ -130,7 +131,8 @@ def terms_of(
     each = np.concatenate([weight] * len(signs) + [kappa / (up + down)] * has_norm, axis=1)
     share = np.divide(weight.mean(1, keepdims=True), each, out=np.ones_like(each), where=each > 0)
     give = np.where(np.arange(each.shape[1]) < weight.shape[1], width, np.zeros_like(each)) if width else None
-    return Terms(rows, signs, at_zero, of_terms, lean if lean.any() else None, share, give, has_norm)
+    creeps = has_norm and len(signs) == 1 and not up.any()
+    return Terms(rows, signs, at_zero, of_terms, lean if lean.any() else None, share, give, has_norm, creeps)
 
 
 def above_by_parameters(
@@ -138,8 +140,8 @@ def above_by_parameters(
 ) -> np.ndarray:
     """Compute what parameters (..., D) add to a duality gap, by slopes of the loss in them, and their penalties.
 
-    No optimum's coefficient is farther than its own penalty alone allows, of an objective's `value` (..., 1); where
-    there is none, it is as good as known by this one, or by the size of errors.
+    No optimum's L1 norm is larger than an objective's `value` (..., 1) allows, all coefficients together; where there
+    is none, how far they are is as good as known by this one, or by the size of errors.
     """
     farthest = np.maximum(2 * np.abs(params).max(-1, keepdims=True), 1.0)
     ridged = rho > 0
@@ -148,7 +150,8 @@ def above_by_parameters(
         pulled = slope + rho * params
         return np.where(ridged, 0.5 * pulled * (pulled / divisor), farthest * np.abs(pulled)).sum(-1)
     beyond, held = np.maximum(np.abs(slope) - norm, 0), norm > 0
-    reach = np.where(held, value / np.where(held, norm, 1), farthest)
     of_ridge = 0.5 * (rho * params**2 + beyond**2 / divisor)
-    each = slope * params + norm * np.abs(params) + np.where(ridged, of_ridge, beyond * reach)
-    return np.where(ridged | held, each, beyond * reach).sum(-1)
+    each = slope * params + norm * np.abs(params) + np.where(ridged, of_ridge, 0)
+    found = np.where(ridged | held, each, beyond * farthest).sum(-1)
+    of_norm = np.divide(beyond, norm, out=np.zeros_like(beyond), where=held & ~ridged)
+    return found + value[..., 0] * of_norm.max(-1)

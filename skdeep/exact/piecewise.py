@@ -17,10 +17,11 @@ R. Koenker, *Quantile Regression*, 2005, chapter 6.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.linalg import lstsq
+from scipy.linalg import lstsq, qr
 
 from skdeep.exact import interior_one
 from skdeep.exact.descent import summed
@@ -43,9 +44,11 @@ _CLOSE = 1e-9
 #: How often a problem whose gap is left begins anew, in units by how much larger.
 _MAX_RESTARTS, _LARGER = 2, 30.0
 #: Unknowns of equations that are solved for what is not zero, and how often signs that turn out wrong are exchanged.
-_MAX_SYSTEM, _MAX_EXCHANGES = 1000, 10
-#: What duals may be beyond their bounds by rounding.
-_ROUNDING = 1e-9
+_MAX_SYSTEM, _MAX_EXCHANGES = 1000, 30
+#: Most values of rows at their kinks, whose duals are solved for.
+_MAX_VALUES = 2**22
+#: What duals may be beyond their bounds by rounding; and, as a part of the norm, what pulls coefficients that it holds.
+_ROUNDING, _HELD = 1e-9, 1e-7
 
 
 def solve(
@@ -106,7 +109,7 @@ def solve(
             continue
         way = problem.solve_beside if is_apart else problem.solve
         found = way(unit, start, lowest, goal[systems], max_iter)
-        for _ in range(_MAX_RESTARTS):
+        for _ in range(0 if problem.terms.creeps else _MAX_RESTARTS):
             left = np.flatnonzero(found.gap > goal[systems])
             if not len(left):
                 break
@@ -238,12 +241,17 @@ class _Problem:
         # zeros of an L1 norm are to be exact; else what is near enough is left as it is
         for s in np.flatnonzero(~is_optimal & (self.norm.any(1) | (gap > goal))):
             one = np.array([s])
-            alone = scaled.select(one)
+            alone, smallest = scaled.select(one), scaled.smallest[s]
+            first_of, least, lowest = value[s], value[s] - gap[s] * max(value[s], smallest), np.inf
             for candidate, dual in _settled(alone, params[one], near.duals[one]):
-                of_candidate, its_gap = alone.certify(candidate, dual)
-                if its_gap[0] <= max(goal[s], gap[s]):
-                    params[one], value[one], gap[one] = candidate, of_candidate, its_gap
+                of_candidate, its_gap = (float(of[0]) for of in alone.certify(candidate, dual))
+                least = max(least, of_candidate - its_gap * max(of_candidate, smallest))
+                # what has no zeros gives way to what has them, unless that is worse
+                if of_candidate < min(lowest, first_of + goal[s] * max(first_of, smallest)):
+                    params[one], value[s], lowest = candidate, of_candidate, of_candidate
+                if lowest - least <= min(goal[s], _CLOSE) * max(value[s], smallest):
                     break
+            gap[s] = max(value[s] - least, 0.0) / max(value[s], smallest)
         gap[value <= scaled.rounding] = 0  # nothing is less
         for s in np.flatnonzero(first < value):
             bound = value[s] - gap[s] * max(value[s], scaled.smallest[s])
@@ -300,11 +308,11 @@ class _Problem:
         return value, np.maximum(above - self.rounding, 0) / np.maximum(value, self.smallest)
 
 
-def _settled(problem: _Problem, params: np.ndarray, dual: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
-    """List what one system's optimum may be, near parameters (1, D) with duals (1, T): the likeliest first.
+def _settled(problem: _Problem, params: np.ndarray, dual: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield what one system's optimum may be, near parameters (1, D) with duals (1, T), each better if all goes well.
 
     Terms whose duals are farther from their bounds than their margins from zero are at their kinks. With these, the
-    optimum solves linear equations.
+    optimum solves linear equations. The last one is what is known without these.
     """
     terms, n = problem.terms, problem.terms.n_of_rows
     rows, D = terms.rows, len(params[0])
@@ -321,37 +329,76 @@ def _settled(problem: _Problem, params: np.ndarray, dual: np.ndarray) -> list[tu
     price[n:] = weight[n:] / max(float(problem.value(params)[0]), np.finfo(float).tiny)
     kink = trained & (price * np.abs(margin) < np.minimum(d, 1 - d))
     d = np.where(kink, d, np.where(trained, margin > 0, 0.5))
-    found = [(params, dual)]
-    if terms.has_norm:
-        found[0] = np.where(kink[n:], 0, params), dual
+    near_zeros = np.where(kink[n:], 0, params) if terms.has_norm else params
     rounding = _ROUNDING + 1e-15 * weight.max() / np.where(trained, weight, 1)
     for _ in range(_MAX_EXCHANGES):
         zero = kink[n:] if terms.has_norm else np.zeros(D, dtype=bool)
         free, at = np.flatnonzero(~zero), np.flatnonzero(kink[:n])
-        if len(free) + len(at) > _MAX_SYSTEM:
+        size_of, many = len(free), len(at) > len(free) and not give[at].any()
+        if size_of + (size_of if many else len(at)) > _MAX_SYSTEM or size_of * len(at) > _MAX_VALUES:
             break
         v[zero] = 0
         near = terms.back((weight * d - lean)[None])[0] + problem.rho[0] * v
         Z = rows.take(at % rows.shape[0])[:, free]
         away = sign[at] * margins(v, d)[at]
-        size_of = len(free)
-        matrix = np.zeros((size_of + len(at),) * 2)
+        if many:  # the duals of least length are combinations of as few as there are columns
+            turn, Z = qr(Z, mode="economic")
+            away = away @ turn
+        matrix = np.zeros((size_of + len(Z),) * 2)
         matrix[:size_of, :size_of] = np.diag(problem.rho[0, free])
         matrix[size_of:, :size_of], matrix[:size_of, size_of:] = Z, Z.T
-        matrix[size_of:, size_of:] = np.diag(-give[at] / weight[at])
+        if not many:
+            matrix[size_of:, size_of:] = np.diag(-give[at] / weight[at])
         step = lstsq(matrix, -np.r_[near[free], away], cond=1e-12, lapack_driver="gelsy")[0]
         v[free] += step[:size_of]
-        d[at] += step[size_of:] * sign[at] / weight[at]
+        d[at] += (turn @ step[size_of:] if many else step[size_of:]) * sign[at] / weight[at]
         if terms.has_norm:  # what holds zeros
             slope = rows.back(terms.of_scores((weight * d - lean)[None]))[0]
             j = np.flatnonzero(zero)
             d[n + j] = 0.5 - slope[j] / weight[n + j]
-        found.insert(0, (v[None].copy(), d[None].copy()))
+        yield v[None].copy(), d[None].copy()
         margin = margins(v, d)
         wrong = kink & ((d < -rounding) | (d > 1 + rounding))
         passed = trained & ~kink & (np.where(d > 0.5, margin, -margin) < 0)
         if not wrong.any() and not passed.any():
-            break
+            moved = None if give.any() or problem.rho.any() else _moved(problem, zero, margin, v, d, kink)
+            if moved is None:
+                break
+            passed, wrong = moved
         d[wrong] = np.where(d[wrong] > 0.5, 1.0, 0.0)
         kink = (kink & ~wrong) | passed
-    return found
+    yield near_zeros, dual
+
+
+def _moved(
+    problem: _Problem, zero: np.ndarray, margin: np.ndarray, v: np.ndarray, d: np.ndarray, kink: np.ndarray
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Move one system of a linear program to where one more term is at its kink, or one less; None at its optimum.
+
+    Where too few are at their kinks, all these stay there along the gradient, downhill until one more comes to its own.
+    Where too many are to be, which cannot all be met, what is left of their margins leaves the gradient zero as a
+    change of the duals, which leads uphill until one of these is at its bound.
+    """
+    terms, norm = problem.terms, problem.norm[0]
+    n, weight = terms.n_of_rows, terms.weight[0]
+    more, less = np.zeros_like(kink), np.zeros_like(kink)
+    lean = 0.0 if terms.lean is None else terms.lean[0]
+    pull = np.where(zero, 0, terms.back((weight * d - lean)[None])[0])
+    if (np.abs(pull) > _HELD * np.where(norm > 0, norm, 1)).any():
+        change = -terms.changes(pull[None])[0]
+        ahead = np.flatnonzero((weight > 0) & ~kink & (margin * change < 0))
+        lengths = -margin[ahead] / change[ahead]
+        if len(ahead):
+            v -= lengths.min() * pull
+            more[ahead[lengths.argmin()]] = True
+    elif (np.abs(margin[:n][kink[:n]]) > _CLOSE).any():
+        rise = np.where(kink, margin, 0) / np.where(kink, weight, 1)
+        slope = terms.rows.back(terms.of_scores((weight * rise)[None]))[0]
+        if terms.has_norm:
+            rise[n:] = np.where(zero, -slope / np.where(zero, weight[n:], 1), 0)
+        ahead = np.flatnonzero(kink & (rise != 0))
+        lengths = np.where(rise > 0, 1 - d, d)[ahead] / np.abs(rise[ahead])
+        if len(ahead):
+            d += lengths.min() * rise
+            less[ahead[lengths.argmin()]] = True
+    return (more, less) if more.any() or less.any() else None

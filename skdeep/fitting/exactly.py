@@ -19,7 +19,19 @@ from skdeep.engine.losses import Loss
 from skdeep.engine.networks import Linear, Network
 from skdeep.engine.penalties import L1, L2, ElasticNet, NoPenalty
 from skdeep.engine.per_model import groups
-from skdeep.exact import conjugate, descent, elastic_net, finite_newton, hinge, huber, moments, normal, piecewise, wide
+from skdeep.exact import (
+    conjugate,
+    descent,
+    elastic_net,
+    finite_newton,
+    hinge,
+    hinge_norms,
+    huber,
+    moments,
+    normal,
+    piecewise,
+    wide,
+)
 from skdeep.exact.descent import Solution
 from skdeep.exact.hinge_terms import CrammerSinger, Hinges, WestonWatkins
 from skdeep.exact.lbfgs import LBFGS, near
@@ -46,8 +58,8 @@ from skdeep.fitting.variables import Centring, Variables, rows_of, weights_of
 _MAX_VALUES = 2**25
 #: Unknowns of the largest system that is solved for a direction.
 _MAX_SYSTEM = 1024
-#: Most columns of losses of values with kinks, for which they are one system.
-_MAX_COLUMNS = 4096
+#: Most unknowns of losses with kinks, where they are one system.
+_MAX_SYSTEM_OF_KINKS = 4096
 #: Iterations, or evaluations, that are enough to come to an optimum from anywhere: with fewer, a model may end before.
 _ENOUGH = 50
 #: Gradients of least squares in closed form, in the unit of `small_enough`.
@@ -79,7 +91,9 @@ def is_certified(loss: Loss, penalty: ElasticNet) -> bool:
     """Tell whether there is a solver with a duality gap for a loss and a penalty, of which one may have kinks."""
     if type(penalty) not in (L1, L2, ElasticNet, NoPenalty):
         return False
-    return _is_known(loss) or type(loss) in _KINKED or (penalty.smooth and type(loss) in _HINGES)
+    if isinstance(loss, losses.CrammerSingerHinge) and loss.squared and not penalty.smooth:
+        return False
+    return _is_known(loss) or type(loss) in (*_KINKED, *_HINGES)
 
 
 #: Losses known here; the hinges among them are smooth where they are squared (but for Crammer and Singer's).
@@ -357,7 +371,12 @@ def _certified(recipe: Recipe, arrays: Arrays, max_iter: int) -> Solution:
     if recipe.loss.target == "values":
         found = _by_columns(recipe.loss, replace(arrays, weight=weight), gap, max_iter)
     elif not _is_known(recipe.loss):
-        found = hinge.solve(rows, _hinge(recipe.loss, target, recipe.n_outputs), weight, rho, gap, max_iter)
+        hinges = _hinge(recipe.loss, target, recipe.n_outputs)
+        if kappa.any():
+            _check_size(hinge_norms.n_unknowns(hinges, *rows.shape), "parameters, and rows of the worst violation")
+            found = hinge_norms.solve(rows, hinges, weight, kappa, rho, gap, max_iter)
+        else:
+            found = hinge.solve(rows, hinges, weight, rho, gap, max_iter)
     else:
         loss = row_loss(recipe.loss, target, recipe.n_outputs)
         found = elastic_net.solve(rows, loss, weight, kappa, rho, gap.min(), max_iter, start if start.any() else None)
@@ -372,17 +391,23 @@ def _certified(recipe: Recipe, arrays: Arrays, max_iter: int) -> Solution:
     return Solution(found.params, found.gap, [curve[1:] or curve for curve in found.curve], stopped)
 
 
+def _check_size(n_unknowns: int, of_what: str) -> None:
+    """Raise where systems of losses with kinks are too large."""
+    if n_unknowns > _MAX_SYSTEM_OF_KINKS:
+        raise ValueError(
+            f"solver='exact' solves systems of all {of_what} for losses with kinks, and {n_unknowns} are too many. "
+            "Use solver='sgd', 'adam' or 'adamw', or a smooth loss."
+        )
+
+
 def _by_columns(loss: Loss, arrays: Arrays, gap: np.ndarray, max_iter: int) -> elastic_net.Solution:
     """Minimise losses of values to relative duality gaps, column by column."""
     assert isinstance(loss, of_values.ValueLoss)
     rows, target, weight, start = arrays.rows, arrays.target, arrays.weight, arrays.start
     values, parts = np.ascontiguousarray(target.T), []
     smooth = _loss_of_values(loss, values) if _is_known(loss) else None
-    if smooth is None and rows.shape[1] > _MAX_COLUMNS:
-        raise ValueError(
-            f"solver='exact' solves systems of all columns for losses with kinks, and {rows.shape[1]} are too many. "
-            "Use solver='sgd', 'adam' or 'adamw', or a smooth loss."
-        )
+    if smooth is None:
+        _check_size(rows.shape[1], "columns")
     for c in range(len(values)):
         rho, kappa = (
             part if part.ndim == 2 else np.ascontiguousarray(part[:, c]) for part in (arrays.rho, arrays.kappa)

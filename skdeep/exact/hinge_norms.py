@@ -1,0 +1,124 @@
+r"""Hinges beside an L1 norm: their terms are rows of losses with kinks, for the interior point of `piecewise`.
+
+A margin is linear in all parameters of a model: a term has a row of its own, :math:`-t z` of one score, and of several,
+z for a rival and -z for its own class. Its loss is what is above -1. Crammer and Singer's is the least bound of a row's
+margins, which is a parameter more of each row, without a penalty,
+
+.. math:: \max_j (1 + s_j - s_y)_+ = \min_\xi\; \xi_+ + \sum_j (1 + s_j - s_y - \xi)_+,
+
+since a bound below a margin saves no more than it costs.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import sparse
+
+from skdeep.exact import piecewise
+from skdeep.exact.elastic_net import Solution, joined
+from skdeep.exact.hinge_interior import Rivals
+from skdeep.exact.hinge_terms import CrammerSinger, Hinges, WestonWatkins
+from skdeep.exact.rows import Rows, SparseRows
+
+#: Second derivatives of all models that are solved together, at most.
+_MAX_SECOND = 2**22
+
+
+def n_unknowns(loss: Hinges | WestonWatkins, n_rows: int, n_columns: int) -> int:
+    """Count the unknowns of the largest system."""
+    if isinstance(loss, Hinges):
+        return n_columns
+    return loss.n_scores * n_columns + n_rows * isinstance(loss, CrammerSinger)
+
+
+def solve(
+    rows: Rows,
+    loss: Hinges | WestonWatkins,
+    weight: np.ndarray,
+    kappa: np.ndarray,
+    rho: np.ndarray,
+    gap: np.ndarray,
+    max_iter: int,
+) -> Solution:
+    """Minimise hinges for K models, to relative duality gaps (K,).
+
+    Weights (K, n) of a model add up to one; `kappa` and `rho` (K, D) are slopes and curvatures of the penalties.
+    """
+    used = np.flatnonzero(weight.any(0))
+    if len(used) < weight.shape[1]:
+        rows, loss, weight = rows.select(used), loss.select_rows(used), weight[:, used]
+    if isinstance(loss, Hinges):
+        columns = [_solve(_signed(rows, -sign), weight, kappa, rho, gap, max_iter) for sign in loss.sign]
+        return columns[0] if len(columns) == 1 else joined(columns)
+    if isinstance(rows, SparseRows):  # few columns, or their systems would be too large
+        rows = Rows(rows.take(np.arange(len(used))))
+    rivals, C, n = Rivals(rows, loss, centred=False), loss.n_scores, len(used)
+    of_terms, size = rivals.of_rows(weight), C * rows.shape[1]
+    terms = _Terms(rivals, size) if rivals.of_terms is None else Rows(rivals.of_terms)
+    kappa, rho = np.tile(kappa, C), np.tile(rho, C)
+    if isinstance(loss, CrammerSinger):
+        free = np.zeros((len(weight), n))
+        kappa, rho = np.concatenate([kappa, free], axis=1), np.concatenate([rho, free], axis=1)
+        of_terms = np.concatenate([of_terms, of_terms[:, :n]], axis=1)
+        found = _solve(_bounded(terms, n), of_terms, kappa, rho, gap, max_iter, n)
+    else:
+        found = _solve(terms, of_terms, kappa, rho, gap, max_iter)
+    return found._replace(params=found.params[:, 0, :size].reshape(len(weight), C, -1))
+
+
+def _solve(
+    terms: Rows,
+    weight: np.ndarray,
+    kappa: np.ndarray,
+    rho: np.ndarray,
+    gap: np.ndarray,
+    max_iter: int,
+    n_bounds: int = 0,
+) -> Solution:
+    """Minimise what terms, of weights (K, T), are above -1; of the last ones, which are bounds, above zero."""
+    at = np.full((1, terms.shape[0]), -1.0)
+    at[:, terms.shape[0] - n_bounds :] = 0
+    costs, parts = (np.zeros(1), np.ones(1)), []
+    size = max(1, _MAX_SECOND // terms.shape[1] ** 2)
+    for models in np.split(np.arange(len(weight)), range(size, len(weight), size)):
+        own = weight[models], rho[models], kappa[models], gap[models]
+        parts.append(piecewise.solve(terms, at, at, *costs, *own, max_iter=max_iter))
+    if len(parts) == 1:
+        return parts[0]
+    params, value, reached, _, converged = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return Solution(params, value, reached, [curve for part in parts for curve in part.curve], converged)
+
+
+def _signed(rows: Rows, sign: np.ndarray) -> Rows:
+    """Multiply rows by signs (n,)."""
+    if not isinstance(rows, SparseRows):
+        return Rows(rows.Z * sign[:, None])
+    parts = [rows.X, np.ones((rows.shape[0], 1))] if rows.intercept else [rows.X]
+    return SparseRows(sparse.csr_array(sparse.hstack(parts).multiply(sign[:, None])), intercept=False)
+
+
+def _bounded(terms: Rows, n: int) -> Rows:
+    """Take bounds of rows from all their terms, and add a term of each bound."""
+    Z = terms.take(np.arange(terms.shape[0]))
+    of_terms = np.tile(-np.eye(n), (len(Z) // n, 1))
+    return Rows(np.block([[Z, of_terms], [np.zeros((n, Z.shape[1])), np.eye(n)]]))
+
+
+class _Terms(Rows):
+    """Terms of rivals as rows, without products of their own: these come from the rows that they are of."""
+
+    def __init__(self, rivals: Rivals, size: int):
+        self.rivals = rivals
+        self.shape = rivals.n_terms, size
+
+    def scores(self, params: np.ndarray) -> np.ndarray:
+        return self.rivals.changes(params)
+
+    def back(self, gradient: np.ndarray) -> np.ndarray:
+        return self.rivals.back(gradient)
+
+    def gram(self, factor: np.ndarray) -> np.ndarray:
+        return self.rivals.hessians(factor)
+
+    def take(self, index: np.ndarray) -> np.ndarray:
+        return self.rivals.derivatives(index)
