@@ -286,21 +286,21 @@ def _moments(X: Any, share: np.ndarray) -> list[np.ndarray]:
     square; where some are missing, the shares known and missing.
     """
     xp: Any
-    Z: Any
+    part: Any
     if isinstance(X, np.ndarray):  # whose functions cost a third as much to call as torch's
-        xp, Z, part = np, X, share.astype(X.dtype, copy=False)
+        xp, part = np, share.astype(X.dtype, copy=False)
     else:
-        xp, Z, part = torch, X, to_device(torch.from_numpy(share), X.device, X.dtype)
+        xp, part = torch, to_device(torch.from_numpy(share), X.device, X.dtype)
     # near the mean, where the variance is no small difference of large sums
-    at = part[0] @ Z  # ten times faster than a reduction along the columns
-    centred = Z - at
+    at = part[0] @ X  # ten times faster than a reduction along the columns
+    centred = X - at
     moved, counts = part @ centred, []
     if math.isnan(moved.sum()):
-        missing, one = xp.isnan(Z), xp.ones_like(part[:1, :1])
+        missing, one = xp.isnan(X), xp.ones_like(part[:1, :1])
         # two counts: a column without missing values has exactly none
         counts = [part @ xp.where(missing, 0 * one, one), part @ xp.where(missing, one, 0 * one)]
-        at = xp.nan_to_num(part[0] @ xp.where(missing, 0 * one, Z) / counts[0][0], nan=0.0)
-        centred = xp.where(missing, 0 * one, Z - at)
+        at = xp.nan_to_num(part[0] @ xp.where(missing, 0 * one, X) / counts[0][0], nan=0.0)
+        centred = xp.where(missing, 0 * one, X - at)
         moved = part @ centred
     found = [moved, part @ xp.square(centred, out=centred), *counts]
     # in float64 only here: a sum in X's dtype would round the mean to a multiple of X's last place

@@ -84,7 +84,7 @@ class Rows:
         flat = gradient.reshape(math.prod(gradient.shape[:-1]), gradient.shape[-1]) @ self.Z
         return flat.reshape(*gradient.shape[:-1], -1)
 
-    def take(self, index: np.ndarray | slice) -> np.ndarray:
+    def take(self, index: np.ndarray) -> np.ndarray:
         """Take some rows (m, D), dense."""
         return self.Z[index]
 
