@@ -66,3 +66,26 @@ def test_sparse_columns_of_many_models_are_measured_as_one_at_a_time():
             np.testing.assert_allclose(getattr(own, name), getattr(alone, name), rtol=1e-7, atol=1e-12, err_msg=name)
         assert own.deviation[0] == 0
     assert each[1].deviation[1] < 1e-15 and 1e-8 < each[2].deviation[3] < 1e-6
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.int32])
+@pytest.mark.parametrize("kind", ["dense", "columns", "missing", "sparse"])
+def test_arrays_are_measured_as_rows_of_tensors_are(kind, dtype):
+    """Those who solve for all rows at once ask for no tensors, which were half of what measuring few rows took."""
+    rng = np.random.default_rng(0)
+    X = (100 * rng.normal(3, 1, (2500, 4))).astype(dtype)
+    X[:, 3] = 7
+    if kind == "missing" and dtype is not np.int32:
+        X[::5, 1] = np.nan
+    X = np.asfortranarray(X) if kind == "columns" else X
+    if kind == "sparse":
+        X = sparse.csr_array(X * (rng.random(X.shape) < 0.3).astype(dtype))
+        rows = SparseRows(X, CPU, torch.float64)
+    else:
+        rows = DenseRows(torch.from_numpy(X).contiguous(), CPU, torch.float64)
+    weights = [None, rng.integers(0, 3, 2500).astype(float), rng.random(2500)]
+    for subset in (None, rng.permutation(2500)[:2000]):
+        of_arrays, of_rows = (columns.Columns.of_models(own, [subset] * 3, weights) for own in (X, rows))
+        for one, other in zip(of_arrays, of_rows, strict=True):
+            for name in ("weight", "missing", "mean", "deviation", "largest", "rounding"):
+                np.testing.assert_allclose(getattr(one, name), getattr(other, name), rtol=1e-13, err_msg=name)

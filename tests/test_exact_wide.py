@@ -10,6 +10,7 @@ from skdeep import LinearRegressor
 from skdeep.exact import wide
 from skdeep.exact.losses import SquaredLoss
 from skdeep.exact.rows import Rows, SparseRows
+from skdeep.fitting import solving
 from skdeep.model_selection import GridSearchCV
 
 RNG = np.random.default_rng(0)
@@ -89,3 +90,32 @@ def test_of_text_no_matrix_is_formed(monkeypatch):
     ours = LinearRegressor(alpha=0.01, standardize=False, tol=1e-9).fit(words, target)
     theirs = Ridge(alpha=30.0, tol=1e-12).fit(words, target)
     np.testing.assert_allclose(ours.coef_[0], theirs.coef_, atol=1e-6)
+
+
+@pytest.mark.parametrize("fit_intercept", [True, False])
+@pytest.mark.parametrize("in_units", [True, False])
+@pytest.mark.parametrize("weight", [None, WEIGHT[0] * 20])
+def test_all_targets_are_met_by_the_smallest_coefficients(weight, in_units, fit_intercept, monkeypatch):
+    """By one system of rows: singular values took up to four times LinearRegression's time. Units are deviations."""
+    monkeypatch.setattr(solving, "Ridge", lambda *of: pytest.fail("singular values"))
+    model = LinearRegressor(penalty=None, fit_intercept=fit_intercept, standardize=in_units)
+    model.alpha = "auto" if in_units else 1.0  # which is of no other effect
+    table = X * np.exp(np.linspace(-2, 2, D))
+    model.fit(table, Y, sample_weight=weight)
+    own = np.ones(N) if weight is None else weight
+    mean = np.average(table, axis=0, weights=own) if fit_intercept else np.zeros(D)
+    unit = np.sqrt(np.average(np.square(table - mean), axis=0, weights=own)) if in_units else np.ones(D)
+    unit[4] = 1  # zeros
+    level, root = np.average(Y, axis=0, weights=own) if fit_intercept else 0.0, np.sqrt(own)[:, None]
+    expected = np.linalg.pinv(root * (table - mean) / unit, rcond=1e-12) @ (root * (Y - level)) / unit[:, None]
+    np.testing.assert_allclose(model.coef_, expected.T, rtol=1e-8, atol=1e-9)
+    np.testing.assert_allclose(model.predict(table)[own > 0], Y[own > 0], rtol=1e-9)
+
+
+@pytest.mark.parametrize("gap", [0.0, 1e-9])
+def test_rows_that_depend_on_one_another_are_left_to_singular_values(gap):
+    repeated = np.vstack([X, X[:1] + gap * X[1:2]])
+    rows, rho = Rows(repeated), np.ones((1, D))
+    assert wide.smallest(rows, np.vstack([Y, Y[:1]]).T, np.full((1, N + 1), 1 / (N + 1)), rho) is None
+    model = LinearRegressor(penalty=None).fit(repeated, np.vstack([Y, Y[:1] + (gap > 0)]))
+    assert np.isfinite(model.coef_).all()

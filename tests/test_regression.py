@@ -526,8 +526,8 @@ def test_fits_in_single_precision(model):
 def test_scales_of_targets(loss, free, per_column):
     values = np.random.default_rng(0).gamma(2, [1.0, 1e3, 1e-3], (40, 3))
     weight = np.random.default_rng(1).integers(0, 3, 40).astype(float)
-    scale = TargetScale.of(np.where(weight[:, None] == 0, 1e20, values), weight, loss, free, per_column)
-    repeated = TargetScale.of(np.repeat(values, weight.astype(int), axis=0), None, loss, free, per_column)
+    scale = TargetScale.of(np.where(weight[:, None] == 0, 1e20, values), weight, loss, free, per_column, True)
+    repeated = TargetScale.of(np.repeat(values, weight.astype(int), axis=0), None, loss, free, per_column, True)
     for name in ("level", "unit", "factor", "offset", "predicted", "shift"):
         np.testing.assert_allclose(getattr(scale, name), getattr(repeated, name), rtol=1e-12, err_msg=name)
     np.testing.assert_allclose(scale.back(scale.forth(values)), values, rtol=1e-12)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import reduce
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -18,6 +18,9 @@ from skdeep.engine.per_model import index_of, numbered, to_device, to_numpy64
 from skdeep.engine.rows import MAX_VALUES, DenseRows, SparseRows
 from skdeep.engine.scratch import Scratch
 from skdeep.engine.shards import AnyRows, SharedRows
+
+#: Rows that are here; also as arrays of NumPy and SciPy, whose numbers are taken in float64.
+SomeRows: TypeAlias = DenseRows | SparseRows | np.ndarray | sparse.csr_array
 
 #: Rows of a chunk at least, and values: few enough to stay in the cache between its two passes; and more on an
 #: accelerator, for which the host waits after each.
@@ -48,32 +51,35 @@ class Columns:
     rounding: float
 
     @classmethod
-    def measure(cls, rows: DenseRows | SparseRows, subset: np.ndarray | None, weight: np.ndarray | None) -> Columns:
+    def measure(cls, rows: SomeRows, subset: np.ndarray | None, weight: np.ndarray | None) -> Columns:
         """Measure the rows in `subset` (None: all), a chunk at a time."""
         return cls._measure(rows, subset, None if weight is None else weight[None])[0]
 
     @classmethod
-    def _measure(
-        cls, rows: DenseRows | SparseRows, subset: np.ndarray | None, weights: np.ndarray | None
-    ) -> list[Columns]:
+    def _measure(cls, rows: SomeRows, subset: np.ndarray | None, weights: np.ndarray | None) -> list[Columns]:
         """Measure them for models that weigh the rows by `weights` (K, n), or for one."""
         rows, rounding = _in_own_dtype(rows)
         total: dict[int, Columns] = {}
-        of_chunk = _CACHED_VALUES if rows.home.type == "cpu" else _CHUNK_VALUES
-        are_sparse = isinstance(rows, SparseRows)
-        step = max(1, MAX_VALUES // rows.row_values) if are_sparse else max(_CHUNK_ROWS, of_chunk // rows.n_features)
+        if isinstance(rows, _SPARSE):
+            values = 1 + rows.nnz // max(1, rows.shape[0]) if isinstance(rows, sparse.csr_array) else rows.row_values
+            step, of_part = max(1, MAX_VALUES // values), cls._of_sparse
+        else:
+            here = isinstance(rows, np.ndarray) or rows.home.type == "cpu"
+            step, of_part = (_CACHED_VALUES if here else _CHUNK_VALUES) // _shape(rows)[1], cls._of_chunk
+            step = max(_CHUNK_ROWS, step)
         for X, index in _parts_of(rows, subset, step):
-            w = np.ones((1, len(X))) if weights is None else weights[:, index]
-            has_any = np.flatnonzero(w.any(1))
-            chunks = (cls._of_sparse if are_sparse else cls._of_chunk)(X, w[has_any], rounding) if len(has_any) else []
-            for model, chunk in zip(has_any.tolist(), chunks, strict=True):
+            w = np.ones((1, X.shape[0])) if weights is None else weights[:, index]
+            has_any = [0] if weights is None else np.flatnonzero(w.any(1)).tolist()
+            chunks = of_part(X, w if len(has_any) == len(w) else w[has_any], rounding) if has_any else []
+            for model, chunk in zip(has_any, chunks, strict=True):
                 total[model] = total[model].merged(chunk) if model in total else chunk
         return [total[model] for model in range(len(total))]  # there is at least one row for each
 
     @classmethod
-    def _of_chunk(cls, X: Tensor, weights: np.ndarray, rounding: float) -> list[Columns]:
-        """Measure some rows (n, d) for models that weigh them by `weights` (K, n)."""
-        mass, zero, limits = weights.sum(1, keepdims=True), np.zeros(X.shape[1]), torch.finfo(X.dtype)
+    def _of_chunk(cls, X: Any, weights: np.ndarray, rounding: float) -> list[Columns]:
+        """Measure some rows (n, d), an array or a tensor, for models that weigh them by `weights` (K, n)."""
+        here = isinstance(X, np.ndarray)
+        mass, zero, limits = weights.sum(1, keepdims=True), np.zeros(X.shape[1]), (np if here else torch).finfo(X.dtype)
         share = weights / mass
         # nothing may be known of a column; a square may overflow or vanish, or be that of a rounding
         with np.errstate(all="ignore"):
@@ -88,7 +94,8 @@ class Columns:
             sure = (variance > rounded) & (variance < np.inf)
         if not sure.all():  # most of these columns are constant, whatever the rows
             unsure = np.flatnonzero(~sure.all(0))
-            values = to_numpy64(X.index_select(1, index_of(unsure, X)))
+            values = X[:, unsure] if here else to_numpy64(X.index_select(1, index_of(unsure, X)))
+            values = values.astype(np.float64, copy=False)
             same = (values == values[0]).all(0)
             mean[:, unsure[same]], deviation[:, unsure[same]] = values[0, same], 0.0
             unsure, values = unsure[~same], values[:, ~same]
@@ -102,14 +109,19 @@ class Columns:
         return [cls(*own, zero, rounding) for own in each]
 
     @classmethod
-    def _of_sparse(cls, X: Tensor, weights: np.ndarray, rounding: float) -> list[Columns]:
+    def _of_sparse(cls, X: sparse.csr_array | Tensor, weights: np.ndarray, rounding: float) -> list[Columns]:
         """Measure the values other than zero of some rows (n, d), for models that weigh them by `weights` (K, n)."""
-        if X.layout is not torch.sparse_csr:
-            X = X.to_sparse_csr()
-        d, columns, values = X.shape[1], X.col_indices().cpu().numpy(), to_numpy64(X.values())
-        starts, filled, by_row = X.crow_indices().cpu().numpy(), values != 0, np.ascontiguousarray(weights.T)
+        if isinstance(X, Tensor):
+            X = X if X.layout is torch.sparse_csr else X.to_sparse_csr()
+            parts = to_numpy64(X.values()), X.col_indices().cpu().numpy(), X.crow_indices().cpu().numpy()
+        else:
+            parts = X.data.astype(np.float64, copy=False), X.indices, X.indptr
+        d, (values, columns, starts), by_row = X.shape[1], parts, np.ascontiguousarray(weights.T)
+        filled, of_values = values != 0, np.repeat(weights[0], np.diff(starts))
 
         def summed(data: np.ndarray) -> np.ndarray:
+            if len(weights) == 1:
+                return np.bincount(columns, of_values * data, d)[None]
             return (sparse.csr_array((data, columns, starts), shape=tuple(X.shape)).T @ by_row).T
 
         largest = np.zeros(d)
@@ -117,7 +129,7 @@ class Columns:
         unit = np.where(largest > 0, largest, 1.0)
         known, values = summed(filled.astype(np.float64)), values / unit[columns]
         mass, missing = np.where(known > 0, known, 1.0), np.maximum(weights.sum(1, keepdims=True) - known, 0.0)
-        at = np.bincount(columns, np.repeat(weights[0], np.diff(starts)) * values, d) / mass[0]
+        at = np.bincount(columns, of_values * values, d) / mass[0]
         away = np.where(filled, values - at[columns], 0.0)
         moved, square = summed(away) / mass, summed(np.square(away)) / mass
         near, mean = np.square(moved), np.where(known > 0, at + moved, 0.0)
@@ -134,7 +146,7 @@ class Columns:
     @classmethod
     def of_models(
         cls,
-        rows: AnyRows,
+        rows: AnyRows | np.ndarray | sparse.csr_array,
         subsets: list[np.ndarray | None],
         weights: list[np.ndarray | None],
         known: Columns | None = None,
@@ -146,13 +158,14 @@ class Columns:
             each = cls._of_shares(rows, own)
         else:
             # the largest values of sparse columns are of a subset, whatever the weights of its rows
-            apart = isinstance(rows, SparseRows) and any(subset is not None for subset, _ in own)
-            each, some = [], 1 if apart else max(1, _FEW_VALUES // max(rows.n_features, len(rows)))
+            apart = isinstance(rows, _SPARSE) and any(subset is not None for subset, _ in own)
+            each, n = [], _shape(rows)[0]
+            some = 1 if apart else max(1, _FEW_VALUES // max(_shape(rows)))
             for part in (own[start : start + some] for start in range(0, len(own), some)):
                 if len(part) == 1:
                     each.append(cls.measure(rows, *part[0]))
                 else:  # in one pass over all rows
-                    each += cls._measure(rows, None, np.array([weights_of_rows(len(rows), *one) for one in part]))
+                    each += cls._measure(rows, None, np.array([weights_of_rows(n, *one) for one in part]))
         each = each if known is None else [known.merged(columns) for columns in each]
         return [each[n] for n in number]
 
@@ -227,8 +240,19 @@ def sizes_of(columns: list[Columns], centered: bool) -> tuple[np.ndarray, np.nda
     return np.where(constant, np.maximum(magnitude, 1.0), size), constant
 
 
-def _in_own_dtype(rows: DenseRows | SparseRows) -> tuple[DenseRows | SparseRows, float]:
+#: Of which values are few.
+_SPARSE = SparseRows, sparse.csr_array
+
+
+def _shape(rows: Any) -> tuple[int, int]:
+    return rows.shape if isinstance(rows, np.ndarray | sparse.csr_array) else (len(rows), rows.n_features)
+
+
+def _in_own_dtype(rows: SomeRows) -> tuple[SomeRows, float]:
     """Cast rows to a dtype that holds all of their values; with `Columns.rounding`."""
+    if isinstance(rows, np.ndarray | sparse.csr_array):
+        narrow = rows.dtype.kind == "f" and rows.dtype.itemsize < 8
+        return rows, float(np.finfo(rows.dtype).eps) if narrow else 10 * float(np.finfo(np.float64).eps)
     kind = rows.kind
     narrow = kind.is_floating_point and kind is not torch.float64
     # where there are many; sums of a chunk of bytes are exact
@@ -239,46 +263,50 @@ def _in_own_dtype(rows: DenseRows | SparseRows) -> tuple[DenseRows | SparseRows,
     return rows, torch.finfo(kind).eps if narrow else 10 * torch.finfo(torch.float64).eps
 
 
-def _parts_of(
-    rows: DenseRows | SparseRows, subset: np.ndarray | None, step: int
-) -> Iterator[tuple[Tensor, slice | np.ndarray]]:
-    """Take rows, so many at a time, and say which these are."""
-    for start in range(0, len(rows) if subset is None else len(subset), step):
+def _parts_of(rows: SomeRows, subset: np.ndarray | None, step: int) -> Iterator[tuple[Any, slice | np.ndarray]]:
+    """Take rows, so many at a time, and say which these are: dense ones on the CPU as arrays of NumPy."""
+    n = _shape(rows)[0]
+    for start in range(0, n if subset is None else len(subset), step):
         part = slice(start, start + step)
         index = part if subset is None else subset[part]
-        yield rows.take(index if isinstance(index, slice) else torch.from_numpy(index)), index
+        if isinstance(rows, np.ndarray):
+            yield np.ascontiguousarray(rows[index], dtype=np.float64), index
+            continue
+        if isinstance(rows, sparse.csr_array):
+            yield rows if subset is None and step >= n else rows[index], index
+            continue
+        taken = rows.take(index if isinstance(index, slice) else torch.from_numpy(index))
+        yield taken.numpy() if taken.is_cpu and taken.layout is torch.strided else taken, index
 
 
-def _as_arrays(X: Tensor, share: np.ndarray) -> tuple[Any, Any, Any]:
-    """Choose who computes: NumPy on the CPU, whose functions cost a third as much to call; and its rows and shares."""
-    if X.is_cpu:
-        Z = X.numpy()
-        return np, Z, share.astype(Z.dtype, copy=False)
-    return torch, X, to_device(torch.from_numpy(share), X.device, X.dtype)
-
-
-def _moments(X: Tensor, share: np.ndarray) -> list[np.ndarray]:
+def _moments(X: Any, share: np.ndarray) -> list[np.ndarray]:
     """Compute sums over rows (n, d), by their shares (K, n) for each model, in float64.
 
     Returned are where the columns are measured from (d,), and of values from there, each (K, d), the mean and the mean
     square; where some are missing, the shares known and missing.
     """
-    xp, Z, part = _as_arrays(X, share)
+    xp: Any
+    part: Any
+    if isinstance(X, np.ndarray):  # whose functions cost a third as much to call as torch's
+        xp, part = np, share.astype(X.dtype, copy=False)
+    else:
+        xp, part = torch, to_device(torch.from_numpy(share), X.device, X.dtype)
     # near the mean, where the variance is no small difference of large sums
-    at = part[0] @ Z  # ten times faster than a reduction along the columns
-    centred = Z - at
+    at = part[0] @ X  # ten times faster than a reduction along the columns
+    centred = X - at
     moved, counts = part @ centred, []
     if math.isnan(moved.sum()):
-        missing, one = xp.isnan(Z), xp.ones_like(part[:1, :1])
+        missing, one = xp.isnan(X), xp.ones_like(part[:1, :1])
         # two counts: a column without missing values has exactly none
         counts = [part @ xp.where(missing, 0 * one, one), part @ xp.where(missing, one, 0 * one)]
-        at = xp.nan_to_num(part[0] @ xp.where(missing, 0 * one, Z) / counts[0][0], nan=0.0)
-        centred = xp.where(missing, 0 * one, Z - at)
+        at = xp.nan_to_num(part[0] @ xp.where(missing, 0 * one, X) / counts[0][0], nan=0.0)
+        centred = xp.where(missing, 0 * one, X - at)
         moved = part @ centred
     found = [moved, part @ xp.square(centred, out=centred), *counts]
     # in float64 only here: a sum in X's dtype would round the mean to a multiple of X's last place
-    if X.is_cpu:
-        return [values.astype(np.float64, copy=False) for values in (at, *found)]
+    if isinstance(X, np.ndarray):
+        found = [at, *found]
+        return found if X.dtype == np.float64 else [values.astype(np.float64) for values in found]
     return list(to_numpy64(torch.stack([at.expand_as(moved), *found])))  # for which the host waits once
 
 

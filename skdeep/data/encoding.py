@@ -225,6 +225,11 @@ def _of_models(problem: Problem, what: str) -> list[np.ndarray | None]:
 
 def warn_of_raw_columns(problem: Problem) -> None:
     """Warn of columns that are no columns to train on as they are, going by evenly spaced rows."""
+    if sparse.issparse(problem.source) and problem.source.nnz and problem.shard is None:
+        # columns are as large as their largest values
+        values = problem.source.data
+        if _RAW_SIZES[0] <= max(float(values.max()), -float(values.min())) <= 0.5 * _RAW_SIZES[1]:
+            return
     rows = np.arange(len(problem.codes)) if problem.subset is None else problem.subset
     part = problem.take(rows[:: max(1, len(rows) // _SAMPLE_ROWS)]).X
     columns = Columns.measure(rows_of(part, problem.device, torch.float64), None, None)

@@ -118,7 +118,8 @@ def _check_matrix(estimator: Classifier, X: Data, reset: bool, min_samples: int)
         _check_form(estimator, X, reset, min_samples)
         _check_finite(estimator, X, X.names if isinstance(X, StoredArray) else None)
         return X
-    if type(X) is np.ndarray and X.ndim == 2 and X.dtype in TORCH_KINDS and len(X) >= min_samples and X.shape[1]:
+    known = type(X) is np.ndarray or (sparse.issparse(X) and X.format == "csr")
+    if known and X.ndim == 2 and X.dtype in TORCH_KINDS and X.shape[0] >= min_samples and X.shape[1]:
         # nothing is left to ask but this, and scikit-learn asks for longer than an epoch of a small fit takes
         names = None
         _check_columns(estimator, X, reset)

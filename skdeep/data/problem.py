@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -70,8 +69,8 @@ class Problem:
 
     def placed(self, device: torch.device, dtype: torch.dtype) -> Problem:
         """Place the problem on a device, in a precision."""
-        problem = copy.copy(self)
-        problem.device, problem.dtype, problem._rows, problem._seen = device, dtype, None, False
+        problem = object.__new__(type(self))  # which a copy takes longer to come to
+        vars(problem).update(vars(self), device=device, dtype=dtype, _rows=None, _seen=False)
         return problem
 
     @cached_property
@@ -179,8 +178,10 @@ class Problem:
         `products` is the dtype of what they are multiplied in, if it is not the problem's.
         """
         if not self._seen:
-            self.rows().frame, self._seen = columns.frame(products or self.dtype, sizes, centered, same_factor), True
-        return self.rows().frame
+            frame, self._seen = columns.frame(products or self.dtype, sizes, centered, same_factor), True
+            if frame is not None or self._rows is not None:
+                self.rows().frame = frame
+        return None if self._rows is None else self._rows.frame
 
     def tensor(self, array: np.ndarray) -> Tensor:
         """Put an array on the device; floating-point numbers in the compute dtype."""

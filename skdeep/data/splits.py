@@ -10,8 +10,9 @@ on their order, dtype or sparsity; it is cut by cumulative weight within each cl
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -44,14 +45,22 @@ def surely_differ(X: Any) -> bool:
     """
     if isinstance(X, torch.Tensor):
         return False
-    direction, n = np.sin(np.arange(1, X.shape[1] + 1)), X.shape[0]
+    (direction, length), n = _direction(X.shape[1]), X.shape[0]
     step = n if X.dtype == np.float64 else max(1, CHUNK_VALUES // X.shape[1])
     with np.errstate(over="ignore", invalid="ignore"):
-        along = np.concatenate([X[start : start + step] @ direction for start in range(0, n, step)])
+        parts = [X[start : start + step] @ direction for start in range(0, n, step)]
+        along = np.concatenate(parts) if len(parts) > 1 else parts[0]
         along.sort()
         gap, largest = (along[1:] - along[:-1]).min(initial=np.inf), max(float(X.max()), -float(X.min()))
-        rounding = 2 * len(direction) * np.finfo(np.float64).eps * largest * np.abs(direction).sum()
-        return bool(np.isfinite(rounding) and gap > rounding)
+        rounding = 2 * len(direction) * np.finfo(np.float64).eps * largest * length
+        return bool(math.isfinite(rounding) and gap > rounding)
+
+
+@lru_cache(maxsize=16)
+def _direction(n_columns: int) -> tuple[np.ndarray, float]:
+    """Choose a direction in so many columns; with its L1 norm."""
+    direction = np.sin(np.arange(1, n_columns + 1))
+    return direction, float(np.abs(direction).sum())
 
 
 def unit_of(weight: np.ndarray) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -121,6 +121,8 @@ def _lower_median(values: np.ndarray, weight: np.ndarray | None) -> np.ndarray:
     if weight is not None:
         return quantiles(values, weight, 2)[:, 1]
     middle = (len(values) - 1) // 2
+    if values.shape[1] == 1:  # in a fraction of the time of an axis
+        return np.partition(values[:, 0], middle)[middle : middle + 1]
     return np.partition(values, middle, axis=0)[middle]
 
 
@@ -142,40 +144,53 @@ class TargetScale:
 
     @classmethod
     def of(
-        cls, values: np.ndarray, weight: np.ndarray | None, loss: ValueLoss, free: bool, per_column: bool
+        cls,
+        values: np.ndarray,
+        weight: np.ndarray | None,
+        loss: ValueLoss,
+        free: bool,
+        per_column: bool,
+        all_rows: bool,
     ) -> TargetScale:
         """Measure targets (n, C) with weights (n,).
 
         `free` says whether an intercept takes what all scores have in common, `per_column` whether each column has a
-        unit of its own.
+        unit of its own. Of `all_rows`, and where scores have the unit of targets, the unit of columns that are all the
+        same (or of all together, where it is one) is small beside them: in parts, what is the same now may not be
+        later.
         """
-        plain = cls.none(values.shape[1])
+        ones, zeros = np.ones(values.shape[1]), np.zeros(values.shape[1])
         if loss.log_link and not free:
-            return plain
+            return cls.none(values.shape[1])
         if weight is not None and not weight.all():  # rows without weight may hold anything
             values, weight = values[weight > 0], weight[weight > 0]
         if loss.robust:  # in units of outliers, all others would be the same
             median, spread = middle(values, weight)
             reach = np.where(spread > 0, _FAR * spread, np.inf)
-            values = np.clip(values, median - reach, median + reach)
+            values = np.minimum(np.maximum(values, median - reach), median + reach)
         is_centred = free and not (loss.log_link or isinstance(loss, Positive))
         each = [_measured(own, weight, is_centred, loss.log_link) for own in np.ascontiguousarray(values.T)]
-        mean, unit = (np.array(part) for part in zip(*each, strict=True))
-        varies = unit > 0
-        unit = np.where(varies, unit, np.where(mean != 0, np.abs(mean), 1.0))
+        mean, unit = np.array(each).T
+        constant = unit == 0
+        if constant.any():
+            unit[constant] = np.where(mean[constant] != 0, np.abs(mean[constant]), 1.0)
         if len(unit) > 1 and not per_column:
-            counted = unit[varies] if varies.any() else unit  # beside the level of others, these would be nothing
-            unit = counted.max() * np.sqrt(np.square(counted / counted.max()).mean()) * plain.unit
+            counted = unit if constant.all() else unit[~constant]  # beside the level of others, these would be nothing
+            unit = counted.max() * np.sqrt(np.square(counted / counted.max()).mean()) * ones
+            constant[:] = constant.all()
         unit = np.array([_rounded(own, math.ldexp(1.0, math.frexp(own)[1] - 1)) for own in unit.tolist()])
         if loss.log_link:
-            return replace(plain, unit=unit, offset=np.log(unit), is_of_scores=False)
+            return cls(zeros, unit, ones, np.log(unit), ones, zeros, is_of_scores=False)
         if isinstance(loss, Positive):
-            shift = loss.scores_of(torch.from_numpy(np.maximum(mean / unit, 1e-3))).numpy() if free else plain.shift
+            shift = loss.scores_of(torch.from_numpy(np.maximum(mean / unit, 1e-3))).numpy() if free else zeros
             if loss.output == "softplus":
-                return replace(plain, unit=unit, offset=shift, predicted=unit, shift=shift, is_of_scores=False)
-            return replace(plain, unit=unit, factor=unit, offset=shift * unit, shift=shift)
-        level = mean if is_centred else plain.level
-        return replace(plain, level=level, unit=unit, factor=unit, offset=level)
+                return cls(zeros, unit, ones, shift, unit, shift, is_of_scores=False)
+            return cls(zeros, unit, unit, shift * unit, ones, shift)
+        level = mean if is_centred else zeros
+        if not (all_rows and constant.any()):
+            return cls(level, unit, unit, level, ones, zeros)
+        unit = np.where(constant, _CLOSER, 1.0) * unit
+        return cls(level, unit, unit, level, ones, zeros, is_of_constants=constant)
 
     @classmethod
     def none(cls, n_columns: int) -> TargetScale:
@@ -183,26 +198,10 @@ class TargetScale:
         ones, zeros = np.ones(n_columns), np.zeros(n_columns)
         return cls(level=zeros, unit=ones, factor=ones, offset=zeros, predicted=ones, shift=zeros)
 
-    def closer(self, values: np.ndarray, weight: np.ndarray | None, each: bool) -> TargetScale:
-        """Make the unit of targets (n, C) small beside them where they are all the same, and the level is theirs.
-
-        Of columns that have each a unit of their own, this is asked of each; else of all together. Rows whose weight
-        (n,) is zero may hold anything.
-        """
-        constant = ~self._differ(values if weight is None or weight.all() else values[weight > 0])
-        if not constant.any():
-            return self
-        constant = constant if each else np.full_like(constant, constant.all())
-        smaller = np.where(constant, _CLOSER, 1.0)
-        return replace(self, unit=smaller * self.unit, factor=smaller * self.factor, is_of_constants=constant)
-
     def suits(self, values: np.ndarray) -> bool:
         """Tell whether targets (n, C) may be trained on in these units: others than before, if some were the same."""
-        return not (self.is_of_constants & self._differ(values)).any()
-
-    def _differ(self, values: np.ndarray) -> np.ndarray:
-        """Tell in which columns (n, C) some are farther from the level than by rounding."""
-        return np.abs(values - self.level).max(axis=0) > _SAME * np.abs(self.level)
+        differ = np.abs(values - self.level).max(axis=0) > _SAME * np.abs(self.level)
+        return not (self.is_of_constants & differ).any()
 
     def forth(self, values: np.ndarray) -> np.ndarray:
         """Make the targets (n, C) that are trained on."""

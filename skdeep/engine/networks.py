@@ -339,7 +339,8 @@ class Linear(Network):
 
     def learned(self, model: int, dtype: np.dtype, output: OutputMap = None) -> tuple[np.ndarray, np.ndarray]:
         """Compute coefficients (C, d) and intercepts (C,) of one model on the user's columns; see `frame.kept`."""
-        coef, *intercept = (to_numpy64(p[model]) for p in self.params)
+        # on the host all at once, which costs nothing there
+        coef, *intercept = (to_numpy64(p)[model] if p.is_cpu else to_numpy64(p[model]) for p in self.params)
         center, scale = (part[model if len(part) > 1 else 0] for part in self.center_and_scale())
         level = intercept[0] if intercept else np.zeros(len(coef))
         unit: np.ndarray | float = 1.0

@@ -169,21 +169,21 @@ class L2(ElasticNet):
     r"""Ridge, :math:`R(W) = \tfrac12 \|W\|_2^2`."""
 
     def __init__(self, alpha: np.ndarray, l1_ratio: np.ndarray):
-        super().__init__(alpha, np.zeros_like(l1_ratio))
+        super().__init__(alpha, np.zeros(l1_ratio.shape))
 
 
 class L1(ElasticNet):
     r"""Lasso, :math:`R(W) = \|W\|_1`: unneeded coefficients become exactly zero."""
 
     def __init__(self, alpha: np.ndarray, l1_ratio: np.ndarray):
-        super().__init__(alpha, np.ones_like(l1_ratio))
+        super().__init__(alpha, np.ones(l1_ratio.shape))
 
 
 class NoPenalty(L2):
     """No penalty: ``alpha`` is ignored."""
 
     def __init__(self, alpha: np.ndarray, l1_ratio: np.ndarray):
-        super().__init__(np.zeros_like(alpha), l1_ratio)
+        super().__init__(np.zeros(alpha.shape), l1_ratio)
 
 
 PENALTIES = {"l2": L2, "l1": L1, "elasticnet": ElasticNet, None: NoPenalty}

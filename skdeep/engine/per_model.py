@@ -60,6 +60,8 @@ def numbered(*lists: Sequence[Any]) -> tuple[list[int], list[int]]:
     Objects are the same if they are one object, as a generator that models share is. Returned are where each is first,
     and for every place the number of the one that is there: of ``[one, other, one]``, ``[0, 1]`` and ``[0, 1, 0]``.
     """
+    if len(lists[0]) == 1:
+        return [0], [0]
     known: dict[tuple[int, ...], int] = {}
     first: list[int] = []
     number: list[int] = []

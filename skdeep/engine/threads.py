@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from functools import cache
 
 import torch
@@ -38,9 +38,12 @@ def torch_at_most(n_threads: int) -> Iterator[None]:
 def at_most(n_threads: int) -> Iterator[None]:
     """Run the block on no more than so many threads; settings are put back."""
     used = [library.num_threads for library in _algebra().lib_controllers]
+    if max(used, default=0) <= n_threads:
+        with torch_at_most(n_threads):
+            yield
+        return
     # of the process: where several of its threads ask for limits at a time, the first one's holds
-    limited = _algebra().limit(limits=min([n_threads, *used])) if max(used, default=0) > n_threads else nullcontext()
-    with torch_at_most(n_threads), limited:
+    with torch_at_most(n_threads), _algebra().limit(limits=min([n_threads, *used])):
         yield
 
 

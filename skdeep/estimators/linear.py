@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from numbers import Real
 from typing import Any, ClassVar
 
@@ -114,13 +115,16 @@ class LinearModel(SparseCoefMixin, BaseTorchEstimator):
         solver, judged_by = solver_name(self), self._loss(self.n_outputs_)
         loss = smoothed(judged_by, self.label_smoothing)
         newton_params = self._max_newton_params(problem, loss)
-        penalty = self._penalty([Member(self, _NO_STATE)], np.ones(1), np.ones(1))
+        alone = [Member(self, _NO_STATE)], np.ones(1), np.ones(1)
+        penalty = _of_any_strength(PENALTIES[self.penalty]) if self._has_own_penalty else self._penalty(*alone)
         if solver == "auto":
             solver = "sgd" if incremental else self._cheapest_solver(problem, loss, penalty, newton_params)
         is_closed = solver == "exact" and type(loss) in (SquaredError, SquaredValues) and self._has_smooth_penalty
         if solver == "exact":
             _check_exact(problem, loss, is_closed, self.early_stopping)
         if solver in FULL_BATCH:
+            if not (penalty.smooth or (solver == "exact" and is_certified(loss, penalty))):
+                penalty = self._penalty(*alone)  # where a norm has no strength, nothing is left of its kinks
             _check_objective(solver, self.penalty, loss, penalty)
         rows, settings = batch_rows(self, problem, solver), settings_of(self, solver)
         if getattr(settings, "batch_size", None) == "auto":
@@ -140,6 +144,11 @@ class LinearModel(SparseCoefMixin, BaseTorchEstimator):
         return choose(self, problem, solver, rows, judged_by, **decisions)
 
     @property
+    def _has_own_penalty(self) -> bool:
+        """Whether its penalty is one of ours, not a user's."""
+        return type(self)._penalty.__module__.partition(".")[0] == __name__.partition(".")[0]
+
+    @property
     def _has_smooth_penalty(self) -> bool:
         # by name: whether a model is in a stack with others must make no difference
         return self.penalty in ("l2", None)
@@ -150,9 +159,8 @@ class LinearModel(SparseCoefMixin, BaseTorchEstimator):
             return "sgd"
         if self._has_smooth_penalty and penalty.smooth and loss.smooth:
             return "lbfgs" if self._is_exact_cheap(problem, loss, newton_params) else "sgd"
-        own = type(self)._penalty.__module__.partition(".")[0] == __name__.partition(".")[0]  # not a user's
         # of any strength: whether a model is in a stack with others must make no difference
-        is_known = own and is_certified(loss, PENALTIES[self.penalty](np.ones(1), np.full(1, 0.5)))
+        is_known = self._has_own_penalty and is_certified(loss, penalty)
         can_be = is_known and not problem.is_stored and takes_targets(problem, loss)
         unbounded = self.penalty is None and loss.target != "values"  # hinges that fall for ever
         if self.early_stopping or self.verbose or unbounded or not can_be:
@@ -294,6 +302,12 @@ class LinearClassifier(LinearModel, BaseTorchClassifier):
 
     _needs_two_classes = True
     _length_power = 0.0
+
+
+@cache
+def _of_any_strength(kind: type[ElasticNet]) -> ElasticNet:
+    """Make a penalty of a kind, which says whether it is smooth."""
+    return kind(np.ones(1), np.full(1, 0.5))
 
 
 def products_of_columns(problem: Problem, n_columns: int) -> float:

@@ -81,13 +81,12 @@ class LinearRegressor(BaseTorchRegressor, LinearModel):
     output: str = "auto"
 
     def _penalty(self, members: list[Member], total_weight: np.ndarray, batch_weight: np.ndarray) -> ElasticNet:
-        scale, loss = self._target_scale, self._loss(1)
-        degree = loss.degree
+        scale, degree = self._target_scale, self._loss_of_targets.degree
         # the objective in targets of that unit, divided by the loss's: of scores that are logarithms, weights have none
         of_squares, of_norm = (2 - degree, 1 - degree) if scale.is_of_scores else (-degree, -degree)
         alpha = values(members, "alpha")
         auto = np.isnan(alpha)
-        strength = np.where(auto, loss.slope * self._auto_alpha / total_weight, alpha) if auto.any() else alpha
+        strength = np.where(auto, self._loss(1).slope * self._auto_alpha / total_weight, alpha) if auto.any() else alpha
         unit: Any = scale.unit
         if len(unit) == 1 or self._is_alike(of_norm if self.penalty == "l1" else of_squares):
             unit = unit[0]  # all targets have the same
@@ -102,15 +101,15 @@ class LinearRegressor(BaseTorchRegressor, LinearModel):
 
         if self.penalty != "elasticnet":
             strength = strength * in_units(of_norm if self.penalty == "l1" else of_squares)
-            return PENALTIES[self.penalty](strength, np.zeros_like(strength))
+            return PENALTIES[self.penalty](strength, np.zeros(strength.shape))
         l1_ratio = values(members, "l1_ratio").reshape(auto.shape)
         lasso, ridge = strength * l1_ratio * in_units(of_norm), strength * (1 - l1_ratio) * in_units(of_squares)
         total = lasso + ridge
         share = l1_ratio * np.ones_like(total)
         return PENALTIES[self.penalty](total, np.divide(lasso, total, out=share, where=total > 0))
 
-    def _measure_targets(self, table: np.ndarray, weight: np.ndarray | None) -> TargetScale:
-        scale = super()._measure_targets(table, weight)
+    def _measure_targets(self, table: np.ndarray, weight: np.ndarray | None, all_rows: bool) -> TargetScale:
+        scale = super()._measure_targets(table, weight, all_rows)
         # beside squares, a norm of one strength leaves nothing of small targets
         is_norm = self.alpha == "auto" and not self._has_smooth_penalty
         if is_norm and not (self._loss_of_targets.robust or self._scales_columns):

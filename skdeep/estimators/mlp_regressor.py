@@ -40,10 +40,10 @@ class PerceptronRegressor(Perceptron, NeuralNetRegressor):
         crowding = np.minimum(n_columns / n_rows, 1.0)
         return np.minimum(crowding * np.maximum(80 * np.sqrt(crowding), 2 * np.sqrt(n_columns)), 2.0)
 
-    def _measure_targets(self, table: np.ndarray, weight: np.ndarray | None) -> TargetScale:
+    def _measure_targets(self, table: np.ndarray, weight: np.ndarray | None, all_rows: bool) -> TargetScale:
         if not self.standardize:
             return TargetScale.none(table.shape[1])
-        scale = super()._measure_targets(table, weight)
+        scale = super()._measure_targets(table, weight, all_rows)
         warn_of_small_targets(scale, table, self.loss)
         return scale
 

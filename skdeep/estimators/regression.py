@@ -241,7 +241,7 @@ class BaseTorchRegressor(RegressorMixin, BaseTorchEstimator):
         """The loss of targets in their unit, in units of the targets as they are; one where there are several."""
         unit = self._target_scale.unit
         with np.errstate(over="ignore", under="ignore"):  # of huge targets, it is infinite
-            return float(unit[0] ** self._loss(1).degree) if (unit == unit[0]).all() else 1.0
+            return float(unit[0] ** self._loss_of_targets.degree) if (unit == unit[0]).all() else 1.0
 
     @property
     def _prediction(self) -> Prediction:
@@ -299,17 +299,10 @@ class BaseTorchRegressor(RegressorMixin, BaseTorchEstimator):
     def _count_outputs(self, y: Data) -> int:
         return max(n_columns(y), len(levels_of(self.loss)))
 
-    def _measure_targets(self, table: np.ndarray, weight: np.ndarray | None) -> TargetScale:
-        """Choose the scale of targets in training."""
+    def _measure_targets(self, table: np.ndarray, weight: np.ndarray | None, all_rows: bool) -> TargetScale:
+        """Choose the scale of targets in training, where these are `all_rows` that there are, or a part of them."""
         free = getattr(self, "fit_intercept", True)
-        return TargetScale.of(table, weight, value_loss(self.loss, self.output), free, self._scales_columns)
-
-    def _scale_of_all(self, table: np.ndarray, weight: np.ndarray | None) -> TargetScale:
-        """Choose the scale of targets in training, where these are all that there are."""
-        scale = self._measure_targets(table, weight)
-        if output_name(self.loss, self.output) != "identity":  # of which scores have no unit
-            return scale
-        return scale.closer(table, weight, self._scales_columns)
+        return TargetScale.of(table, weight, value_loss(self.loss, self.output), free, self._scales_columns, all_rows)
 
     @property
     def _scales_columns(self) -> bool:
@@ -327,8 +320,7 @@ class BaseTorchRegressor(RegressorMixin, BaseTorchEstimator):
             )
         self._trained_loss = copy.deepcopy(self.loss)
         if new or not hasattr(self, "_target_scale") or not self._target_scale.suits(table):
-            # in parts, what is the same now may not be later
-            self._target_scale = (self._scale_of_all if new else self._measure_targets)(table, weight)
+            self._target_scale = self._measure_targets(table, weight, new)
             self._trained_output = output
             self.__dict__.pop("delta_", None)
         if is_to_be_suited(self.loss) and not hasattr(self, "delta_"):  # of the first call of partial_fit that has it

@@ -94,10 +94,10 @@ class TorchRegressor(UserModule, NeuralNetRegressor):
     def _output_map(self) -> OutputMap:
         return None
 
-    def _measure_targets(self, table: np.ndarray, weight: np.ndarray | None) -> TargetScale:
+    def _measure_targets(self, table: np.ndarray, weight: np.ndarray | None, all_rows: bool) -> TargetScale:
         if not self.standardize_targets:
             return TargetScale.none(table.shape[1])
-        scale = super()._measure_targets(table, weight)
+        scale = super()._measure_targets(table, weight, all_rows)
         warn_of_small_targets(scale, table, self.loss)
         return scale
 

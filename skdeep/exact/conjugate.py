@@ -16,8 +16,9 @@ from skdeep.exact.descent import AT_REST, Solution, small_enough
 from skdeep.exact.losses import SquaredLoss
 from skdeep.exact.rows import Rows, SparseRows
 
-#: What is left of the gradient at the end, as a part of the first one; and most passes over the rows in either units.
-_LEFT, _MOST = 1e-12, 2000
+#: What is left of the gradient at the end, as a part of the first one; or by how much an objective may be above its
+#: minimum, as a part of it, for a tolerance of one; and most passes over the rows in either units.
+_LEFT, _ABOVE, _MOST = 1e-12, 1e-7, 2000
 #: Most values of all systems that are solved together, by rows and by columns.
 _MAX_VALUES = 2**20
 
@@ -36,16 +37,18 @@ def ridge(rows: Rows, loss: SquaredLoss, weight: np.ndarray, rho: np.ndarray, to
     rho = np.broadcast_to(rho if rho.ndim == 3 else rho[:, None], (K, C, D))
     if not rho.any(2).all():
         return None
-    curvature = np.broadcast_to(rows.diagonal(weight), (K, D))
     weight = np.broadcast_to(weight, (K, n))
     params, left, size = np.empty((K, C, D)), np.arange(K), max(1, _MAX_VALUES // (n + D))
     for of_all in (False, True):
         systems = (left[:, None] * C + np.arange(C)).ravel()
         for some in np.split(systems, range(size, len(systems), size)):
             k, c = np.divmod(some, C)
-            own, of_rows = rho[k, c], curvature[k]
-            unit = own + of_rows if of_all else np.where(own > 0, own, of_rows)
-            params[k, c] = _solve(rows, loss.target[c], weight[k], own, np.where(unit == 0, 1.0, unit))
+            own = rho[k, c]
+            unit = own + rows.diagonal(weight[k]) if of_all else own
+            unit = np.where(unit > 0, unit, 1.0)  # an intercept's, of weights of sum one
+            # of strong convexity, of what the penalty counts alike
+            above = np.zeros(len(k)) if of_all else _ABOVE * np.square(tol[k])
+            params[k, c] = _solve(rows, loss.target[c], weight[k], own, unit, above)
         value, bound = _judged(rows, loss, weight, rho, params)
         left = np.flatnonzero(~(bound <= small_enough(tol, value, params)))
         if not len(left):
@@ -68,33 +71,38 @@ def _judged(
     return value, np.abs(slope).max((1, 2))
 
 
-def _solve(rows: Rows, target: np.ndarray, weight: np.ndarray, rho: np.ndarray, curvature: np.ndarray) -> np.ndarray:
+def _solve(
+    rows: Rows, target: np.ndarray, weight: np.ndarray, rho: np.ndarray, curvature: np.ndarray, above: np.ndarray
+) -> np.ndarray:
     """Find the parameters (M, D) of systems, each by steps of its own, until little is left of its gradient.
 
     Targets and weights are (M, n); the curvatures of the penalty, and positive ones that say in which units, (M, D).
+    Where squares of the gradient in these units are less than so much (M,) of the objective, it is enough, too.
     """
     found, left = np.zeros_like(rho), np.arange(len(rho))
     params, errors = found.copy(), target.copy()
     slope = rows.back(errors * weight)
     direction = slope / curvature
     size = np.vecdot(slope, direction)
-    enough = _LEFT**2 * size
+    enough, value = _LEFT**2 * size, np.zeros(len(rho))
     for _ in range(_MOST):
-        is_left = size > enough
+        is_left = size > np.maximum(enough, above * value)
         if not is_left.all():
             found[left] = params
             if not is_left.any():
                 break
-            left, size, enough, params, errors, direction, weight, rho, curvature = (
-                part[is_left] for part in (left, size, enough, params, errors, direction, weight, rho, curvature)
+            left, size, enough, above, params, errors, direction, weight, rho, curvature = (
+                part[is_left] for part in (left, size, enough, above, params, errors, direction, weight, rho, curvature)
             )
         along = rows.scores(direction)
         bend = np.vecdot(along * along, weight) + np.vecdot(direction * direction, rho)
         length = (size / bend)[:, None]
         params += length * direction
         errors -= length * along
-        slope = rows.back(errors * weight)
-        slope -= rho * params
+        pull, held = errors * weight, rho * params
+        value = np.vecdot(pull, errors) + np.vecdot(held, params)
+        slope = rows.back(pull)
+        slope -= held
         scaled = slope / curvature
         size, before = np.vecdot(slope, scaled), size
         direction *= (size / before)[:, None]

@@ -205,7 +205,8 @@ def small_enough(tol: np.ndarray, value: np.ndarray, params: np.ndarray) -> np.n
     Of weights that a strong penalty keeps small, predictions depend on the last digits; and gradients are as small as
     the loss where rows are told apart, however far it still has to fall.
     """
-    return tol * np.clip(PER_LOSS * value, LEAST, np.minimum(1.0, _largest(params)))
+    # the lower bound counts less than the upper one
+    return tol * np.minimum(np.maximum(PER_LOSS * value, LEAST), np.minimum(1.0, _largest(params)))
 
 
 def _mean(values: np.ndarray, weight: np.ndarray) -> np.ndarray:

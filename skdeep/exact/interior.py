@@ -113,10 +113,9 @@ class Batch:
 
     def begin(self, systems: tuple[int, ...]) -> None:
         """Begin where all products are about `centre`, or where the gradient is too large, more."""
-        terms = self.terms
+        terms, free = self.terms, self.free
         centre = np.full(systems, 2 * self.centre if terms.creeps else self.centre)[()]
-        free = np.zeros_like(self.rho) if self.free is None else self.free
-        held = 0.5 / self.rho if self.free is None else np.where(free, 0, 0.5 / np.where(free, 1, self.rho))
+        held = 0.5 / self.rho if free is None else np.where(free, 0, 0.5 / np.where(free, 1, self.rho))
         for _ in range(self.max_starts):
             # there, duals are about 1/2 + m / (8 centre): with these, parameters follow
             share = centre[..., None] * terms.share
@@ -139,7 +138,9 @@ class Batch:
             gradient = terms.back(self.pull(self.dual[0] * self.weight))
             gradient += self.rho * self.params
             # what is left of a gap by the gradient: of parameters with a penalty, and without, which may be far to seek
-            self.stationary = np.vecdot(gradient * gradient, held)
+            self.stationary, self.loose = np.vecdot(gradient * gradient, held), np.zeros(systems)[()]
+            if free is None:
+                break
             self.loose = np.vecdot(np.abs(gradient), free) * np.maximum(np.abs(self.params).max(-1), 1)
             much = self.loose > MUCH * centre * self.count
             if terms.creeps or not much.any():

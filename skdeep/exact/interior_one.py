@@ -151,6 +151,15 @@ class _One(Batch):
         """Solve the system by its factor."""
         return dpotrs(factors, right, lower=1)[0]
 
+    def reduced(self, ufunc: np.ufunc, values: np.ndarray) -> Any:
+        """Reduce values (2, T) to one."""
+        return ufunc.reduce(values, None)
+
+    def halted(self, of_primal: Any, of_dual: Any, parts: tuple[np.ndarray, ...]) -> tuple[Any, Any]:
+        """End where a step has no length; what it leads to is not looked at."""
+        self.ended = not (of_primal > 0 and of_dual > 0)
+        return of_primal, of_dual
+
     def is_clear(self, up: np.ndarray, left: Any) -> bool:
         """Tell whether a trial's relative changes of duals say where the end is."""
         if left + self.stationary + self.loose < _CLOSE * self.size:

@@ -113,7 +113,7 @@ class Moments:
             G = G[:, :-1, :-1] - of_free[:, :-1, None] * share[:, None]
             b = b[:, :-1] - of_free[:, :-1] * level
             rho, kappa, penalty = rho[:, :-1], None if kappa is None else kappa[:, :-1], penalty[:, :-1]
-        x, slope = np.zeros_like(rho), np.empty_like(rho)
+        x, slope = np.zeros(rho.shape), np.empty(rho.shape)
         for w, models in chained(number, penalty.sum(1)).items():
             self._follow(G[w], b[w], kappa, rho, models, x)
             slope[models] = x[models] @ G[w]
@@ -173,8 +173,7 @@ class Moments:
         damping = G.diagonal()
         damping = _DAMPING * damping + (1e-2 * _DAMPING / size * float(np.add.reduce(damping)) + _TINY)
         damping = 0 * damping if kappa is None else damping  # a ridge has curvature
-        everything, now, before = np.arange(size), np.zeros(size), None
-        last = np.full(size, steepest)
+        everything, now, last, before = np.arange(size), np.zeros(size), np.full(size, steepest), None
         for k in models.tolist():
             if before is None or (len(models) > 1 and (rho[k] != rho[before]).any()):
                 hessian = G.copy()
@@ -213,7 +212,7 @@ def _above(
 ) -> np.ndarray:
     """Compute how far values are above what no parameters are below (K,)."""
     size, along = np.abs(slope), np.vecdot(slope, x)
-    ratio = np.divide(kappa, size, out=np.ones_like(size), where=size > kappa)
+    ratio = np.divide(kappa, size, out=np.ones(size.shape), where=size > kappa)
     shortest, ridged = np.minimum.reduce(ratio, 1, initial=1.0), rho > 0
     found = norm + (1 - shortest) ** 2 * loss + shortest * along
     if ridged.any():  # the norm asks nothing of the dual there, but it costs something

@@ -32,7 +32,7 @@ from skdeep.exact.normal import distinct
 from skdeep.exact.rows import Rows
 
 #: Rows from which models one by one take less time than together.
-_MANY_ROWS = 1500
+_MANY_ROWS = 1000
 #: Terms of a batch of models: as many as stay in the cache.
 _BATCH = 2**15
 #: Curvature that is added where there may be none, as a share of the largest.

@@ -90,7 +90,7 @@ def exchange(curvature: Matrix, problem: Quadratic, most: int = _MAX_EXCHANGES) 
         leaves = beyond > tol
         n_wrong = len(wrong) + int(np.count_nonzero(leaves))
         if not n_wrong:
-            u = np.zeros_like(x)
+            u = np.zeros(len(x))
             u[index] = there
             return u
         if n_wrong < fewest:

@@ -204,7 +204,7 @@ class SparseRows(Rows):
         """Make dense rows where passing over these takes longer."""
         n, D = self.shape
         filled = n * D <= _DENSE_VALUES and self.n_values >= FILLED * n * D
-        return Rows(self.take(np.arange(n))) if filled or n * D <= _SMALL_VALUES else self
+        return Rows(self.take(slice(n))) if filled or n * D <= _SMALL_VALUES else self
 
     def centred(self) -> tuple[Rows, np.ndarray, np.ndarray] | None:
         """Make dense rows of columns less their means (d,), divided by their deviations (d,).
@@ -212,7 +212,9 @@ class SparseRows(Rows):
         None unless columns are so far from zero that digits would be lost.
         """
         n, d = self.X.shape
-        if not self.intercept or n * d > _MAX_PRODUCTS:
+        if not self.intercept or n * d > _MAX_PRODUCTS or self.X.nnz < n:
+            return None
+        if np.bincount(self.X.indices, minlength=d).max() < n:  # zeros are far from any mean
             return None
         mean = self.X.mean(0)
         from_mean = self.X.data - mean[self.X.indices]  # of zeros, the mean itself
@@ -221,7 +223,7 @@ class SparseRows(Rows):
         part = np.sqrt(squares) / np.where(mean == 0, 1, np.abs(mean))
         if not ((mean != 0) & (part < _FAR) & (part > _CONSTANT)).any():
             return None
-        Z = self.take(np.arange(n))
+        Z = self.take(slice(n))
         within = Z[:, :d]
         within -= mean
         within[:, np.abs(within).max(0) <= _CONSTANT * np.abs(mean)] = 0
@@ -233,7 +235,7 @@ class SparseRows(Rows):
     def scores(self, params: np.ndarray) -> np.ndarray:
         flat = params.reshape(-1, params.shape[-1])
         coef = flat[:, :-1] if self.intercept else flat
-        found = np.ascontiguousarray((self.X @ coef.T).T)
+        found = (self.X @ coef[0])[None] if len(coef) == 1 else np.ascontiguousarray((self.X @ coef.T).T)
         if self.intercept:
             found += flat[:, -1:]
         return found.reshape(*params.shape[:-1], -1)
@@ -246,9 +248,10 @@ class SparseRows(Rows):
             found[:, -1] = flat.sum(1)
         return found.reshape(*gradient.shape[:-1], -1)
 
-    def take(self, index: np.ndarray) -> np.ndarray:
-        found = np.ones((len(index), self.shape[1]))
-        found[:, : self.X.shape[1]] = self.X[index].toarray()
+    def take(self, index: np.ndarray | slice) -> np.ndarray:
+        taken = self.X[index]
+        found = np.ones((taken.shape[0], self.shape[1]))
+        found[:, : self.X.shape[1]] = taken.toarray()
         return found
 
     def select(self, index: np.ndarray | slice) -> SparseRows:
@@ -277,9 +280,9 @@ class SparseRows(Rows):
 
     def columns(self, index: np.ndarray, part: slice) -> np.ndarray:
         of_X = index < self.X.shape[1]
-        taken = self._transposed[index[of_X], part].toarray()
-        found = np.ones((len(index), taken.shape[1]))
-        found[of_X] = taken
+        found = np.ones((len(index), len(range(*part.indices(self.shape[0])))))
+        if of_X.any():
+            found[of_X] = self._transposed[index[of_X], part].toarray()
         return found
 
     def narrow(self, index: np.ndarray) -> SparseRows:
@@ -302,6 +305,6 @@ class SparseRows(Rows):
             return found
         step = max(1, _CHUNK_VALUES // D)
         for start in range(0, self.shape[0], step):
-            index = np.arange(start, min(start + step, self.shape[0]))
-            found += Rows(self.take(index)).gram(factor[:, index])
+            part = slice(start, start + step)
+            found += Rows(self.take(part)).gram(factor[:, part])
         return found

@@ -6,7 +6,8 @@ the minimum of :math:`\tfrac12 \|S (Z v - t)\|^2 + \tfrac12 v^T R v` is
 .. math:: v = R^{-1} Z^T S a, \qquad (I + S Z R^{-1} Z^T S)\, a = S t
 
 Products of rows serve all penalties that hold columns in the same proportions. The errors that a solution leaves are
-solved for once more, which takes out what products have rounded off.
+solved for once more, which takes out what products have rounded off. Without a penalty, rows that do not depend on one
+another are all met, in many ways: R says then which is the smallest, and the system has no I.
 
 Saunders, Gammerman & Vovk, *Ridge regression learning algorithm in dual variables*, ICML 1998.
 """
@@ -25,6 +26,8 @@ from skdeep.exact.rows import Rows
 _WORTH = 512
 #: Curvatures that are in the same proportions; and one that is nearly none, as a part of the largest of the rows.
 _ALIKE, _NONE = 1e-12, 1e-12
+#: What others leave of a row's square, as a part of it, below which the products of rows do not tell enough.
+_SOUND = 1e-7
 
 
 def suits(rows: Rows) -> bool:
@@ -66,6 +69,23 @@ def ridge(rows: Rows, loss: SquaredLoss, weight: np.ndarray, rho: np.ndarray, to
     return Solution(params, bound, [[own] for own in value.tolist()], [AT_REST.format(own) for own in tol.tolist()])
 
 
+def smallest(rows: Rows, target: np.ndarray, weight: np.ndarray, rho: np.ndarray) -> Solution | None:
+    """Meet all targets (C, n) by the smallest parameters of K models, counted by penalties of curvatures (K or 1, D).
+
+    None where rows nearly depend on one another: rounding would tell what is met.
+    """
+    K, params, value = len(weight), [], []
+    systems = _Systems(rows, has_free_column(rows, rho))
+    for k in range(K):
+        found = systems.solve(target, weight[k], rho[k % len(rho)], meets=True)
+        if found is None:
+            return None
+        errors = rows.scores(found) - target
+        params.append(found)
+        value.append(0.5 * float(np.vdot(errors * weight[k], errors)))
+    return Solution(np.stack(params), np.zeros(K), [[own] for own in value], [None] * K)
+
+
 class _Systems:
     """Products of rows, and what is solved by them; the last column may be `free`: of ones, without a penalty."""
 
@@ -73,8 +93,11 @@ class _Systems:
         self.rows, self.free = rows, free
         self._known: list[tuple[np.ndarray, np.ndarray]] = []
 
-    def solve(self, target: np.ndarray, weight: np.ndarray, rho: np.ndarray) -> np.ndarray | None:
-        """Find the parameters (C, D) for targets (C, n); None where rounding makes a system singular."""
+    def solve(self, target: np.ndarray, weight: np.ndarray, rho: np.ndarray, meets: bool = False) -> np.ndarray | None:
+        """Find the parameters (C, D) for targets (C, n); None where rounding makes a system singular.
+
+        They have a penalty, unless all targets are to be met.
+        """
         inverse = np.divide(1.0, rho, out=np.zeros_like(rho), where=rho > 0)
         root, some = np.sqrt(weight), np.flatnonzero(weight)
         system = self._products(inverse)
@@ -82,14 +105,19 @@ class _Systems:
             mean = system @ weight
             system += weight @ mean - mean[:, None] - mean
         system = system[np.ix_(some, some)] * root[some] * root[some, None]
-        system.reshape(-1)[:: len(some) + 1] += 1
+        diagonal = system.reshape(-1)[:: len(some) + 1]
+        if not meets:
+            diagonal += 1
+        elif self.free:  # along what an intercept takes
+            system += diagonal.mean() * root[some] * root[some, None]
+        size = diagonal.copy()
         factor, fault = dpotrf(system, lower=1, overwrite_a=1)
-        if fault:
+        if fault or (meets and (np.square(factor.diagonal()) < _SOUND * size).any()):
             return None
         dual = np.zeros_like(target)
         for _ in range(2):
             _, errors = self._at(dual, target, weight, inverse)
-            left = errors * root - dual
+            left = errors * root if meets else errors * root - dual
             dual[:, some] += dpotrs(factor, left[:, some].T, lower=1)[0].T
         return self._at(dual, target, weight, inverse)[0]
 

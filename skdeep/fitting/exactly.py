@@ -48,7 +48,7 @@ from skdeep.exact.newton import Newton
 from skdeep.exact.newton_cg import NewtonCG
 from skdeep.exact.path import follow, in_batches
 from skdeep.exact.row_space import has_free_column
-from skdeep.exact.rows import SparseRows
+from skdeep.exact.rows import Rows, SparseRows
 from skdeep.exact.value_losses import HuberLoss, SquaredInsensitive, TweedieLoss
 from skdeep.fitting.at_once import begin, book
 from skdeep.fitting.coordinates import Arrays, solve_by_rows
@@ -223,7 +223,8 @@ def _found(stack: Stack) -> tuple[Solution, list[torch.Tensor]] | None:
     arrays = Arrays(rows, target, weight, rho, kappa, start, tol, alike)
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         if recipe.closed_form:
-            solution = _closed_form(recipe, arrays)
+            unit = variables.scale if network.columns.unit is None else variables.scale * network.columns.unit
+            solution = _closed_form(recipe, arrays, np.atleast_2d(unit))
         else:
             solution = solve_by_rows(some, arrays, recipe.loss, max_iter, by_gradient)
             solution = _solved(recipe, members, arrays, max_iter) if solution is None else solution
@@ -271,8 +272,11 @@ def _solved(recipe: Recipe, members: list[Member], arrays: Arrays, max_iter: int
     return solution
 
 
-def _closed_form(recipe: Recipe, arrays: Arrays) -> Solution | None:
-    """Solve least squares with squared norms by products of columns or of rows; None where they tell too little."""
+def _closed_form(recipe: Recipe, arrays: Arrays, unit: np.ndarray) -> Solution | None:
+    """Solve least squares with squared norms by products of columns or of rows; None where they tell too little.
+
+    Norms count coefficients in a `unit` (K or 1, d).
+    """
     rows, weight, rho, loss = arrays.rows, arrays.weight, arrays.rho, row_loss(recipe.loss, arrays.target, 0)
     if rho.ndim > 2:  # targets that are held differently
         return None
@@ -280,7 +284,11 @@ def _closed_form(recipe: Recipe, arrays: Arrays) -> Solution | None:
     if rows.shape[0] > rows.shape[1] and moments.suits(rows):
         return normal.stacked(rows, loss.target, weight, rho)
     if not rho.any(1).all():  # without a penalty, there may be many solutions
-        return None
+        if rho.any() or not (wide.suits(rows) and type(rows) is Rows):
+            return None
+        held = np.zeros((len(unit), rows.shape[1]))
+        held[:, : unit.shape[1]] = np.square(unit)
+        return wide.smallest(rows, loss.target, np.broadcast_to(weight, (len(rho), weight.shape[1])), held)
     tol = np.full(len(rho), _ROUNDING)
     if wide.suits(rows):
         return wide.ridge(rows, loss, weight, rho, tol)
@@ -420,6 +428,6 @@ def _by_columns(loss: Loss, arrays: Arrays, gap: np.ndarray, max_iter: int) -> e
         else:
             lo, hi, up, down = (part[c : c + 1] for part in _kinked(loss, values))
             parts.append(piecewise.solve(rows, lo, hi, up, down, weight, rho, kappa, gap, max_iter))
-            if has_free_column(rows, rho + kappa):
+            if not (rho.all() or kappa.all()) and has_free_column(rows, rho + kappa):
                 piecewise.centre_(parts[-1].params, rows, (lo, hi), (up[0], down[0]), weight)
     return parts[0] if len(parts) == 1 else elastic_net.joined(parts)

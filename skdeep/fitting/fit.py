@@ -153,12 +153,12 @@ def keep(recipe: Recipe, network: Network, members: list[Member], dtype: np.dtyp
     leader = members[0].estimator
     params = leader.get_params(deep=False) if len(members) > 1 else {}
     shared = {k: v for k, v in vars(leader).items() if k not in params} if params else {}
-    each = np.arange(network.n_models).reshape(len(members), -1)  # an ensemble has several models
+    several = network.n_models // len(members)  # as an ensemble has
     for m, member in enumerate(members):
         if m:
             member.estimator.__dict__.update(shared)
         if member.progress.error is None:
-            own = network if len(members) == 1 else network.select(each[m])
+            own = network if len(members) == 1 else network.select(np.arange(m * several, (m + 1) * several))
             leader._procedure.conclude(recipe, own, member, dtype, space)
 
 
@@ -202,7 +202,7 @@ def train_each(
     if going_on and not incremental and is_new:
         first.seen_before = getattr(leader, "t_", 0)
     for member in members:
-        member.progress = new_progress(member.estimator, going_on, incremental, member.state)
+        member.progress = new_progress(member, going_on, incremental)
         member.progress.scores_are_losses = scoring == "loss"
         if held_out is not None and leader._watched_scoring in (None, "accuracy"):
             member.progress.grain = held_out.grain

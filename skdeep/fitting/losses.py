@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from numbers import Real
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator
@@ -35,6 +36,11 @@ class RegressionLoss(BaseEstimator):
     def _get_param_names(cls) -> list[str]:
         # the signature, which scikit-learn reads, takes longer than a fit of few rows
         return sorted(field.name for field in fields(cls))
+
+    def __deepcopy__(self, memo: dict) -> Self:
+        made = object.__new__(type(self))  # of what copies ask for, a fit would wait
+        made.__dict__.update((name, copy.deepcopy(value, memo)) for name, value in vars(self).items())
+        return made
 
     def make(self) -> ValueLoss:
         """Make the loss of the engine."""

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy import sparse
 
 from skdeep.data.columns import Columns
 from skdeep.data.inputs import Classifier
@@ -222,7 +223,11 @@ def starting_scores(problem: Problem, members: Sequence[Member], loss: Loss, n_o
 
 def column_statistics(problem: Problem, members: Sequence[Member]) -> list[Columns]:
     """Measure the columns of each model's rows, with what its state has measured before, and keep it there."""
-    columns = Columns.of_models(problem.rows(), *rows_and_weights(members), members[0].state.columns)
+    # as they come where that is as exact: those who solve for all rows at once ask for no others
+    plain = isinstance(problem.source, np.ndarray | sparse.csr_array) and problem.shard is None
+    plain = plain and problem.device.type == "cpu" and problem.dtype is torch.float64
+    rows = problem.source if plain else problem.rows()
+    columns = Columns.of_models(rows, *rows_and_weights(members), members[0].state.columns)
     for member, own in zip(members, columns, strict=True):
         member.state.columns = own
     return columns

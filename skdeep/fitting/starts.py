@@ -33,7 +33,6 @@ from skdeep.engine.training import Progress
 from skdeep.fitting.links import CALIBRATED, undo_calibration
 from skdeep.fitting.losses import RegressionLoss
 from skdeep.fitting.recipe import Member
-from skdeep.fitting.settings import settings_of
 
 #: The columns and the classes that a model speaks of.
 _FORM = {"n_features_in_", "feature_names_in_", "input_shape_", "_categories", "encoded_features_"}
@@ -84,7 +83,7 @@ def _told(value: Any) -> Any:
 def _sample(problem: Problem) -> list[np.ndarray]:
     """Take evenly spaced rows, as numbers that do not depend on the dtype."""
     n, X = len(problem.codes), problem.source
-    width = problem.rows().row_values
+    width = 1 + int(X.shape[1] * problem.density)
     every = slice(0, n, max(1, n // min(max(_SAMPLE_VALUES // width, _SAMPLE_ROWS[0]), _SAMPLE_ROWS[1])))
     if problem.is_stored and problem.shard is None:
         return [X.sample()[1].astype(np.float64, copy=False)]
@@ -133,9 +132,10 @@ def known_state(estimator: Classifier, incremental: bool) -> TrainingState | Non
     return copy.deepcopy(state if incremental else state.renewed())
 
 
-def new_progress(estimator: Classifier, going_on: bool, incremental: bool, state: TrainingState) -> Progress:
+def new_progress(member: Member, going_on: bool, incremental: bool) -> Progress:
     """Make the record of a run that is to begin; a schedule by rows seen is one of the present problem."""
-    progress = Progress(estimator.tol, settings_of(estimator).patience, estimator.early_stopping, warm=going_on)
+    estimator, state = member.estimator, member.state
+    progress = Progress(estimator.tol, member.settings.patience, estimator.early_stopping, warm=going_on)
     if going_on:
         progress.earlier = state.seen_before
         progress.samples = getattr(estimator, "t_", 0) - state.seen_before

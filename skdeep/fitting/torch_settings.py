@@ -27,7 +27,11 @@ def own_settings() -> Iterator[None]:
     if torch.is_inference_mode_enabled() or not torch.is_grad_enabled():
         others.append(torch.inference_mode(False))  # which puts gradients on, too
     # as NumPy does if it is told nothing: a caller may have it raise where a number is lost that is next to nothing
-    with np.errstate(divide="warn", over="warn", under="ignore", invalid="warn"), ExitStack() as stack:
-        for setting in others:
-            stack.enter_context(setting)
-        yield
+    with np.errstate(divide="warn", over="warn", under="ignore", invalid="warn"):
+        if not others:
+            yield
+            return
+        with ExitStack() as stack:
+            for setting in others:
+                stack.enter_context(setting)
+            yield

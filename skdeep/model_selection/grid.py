@@ -351,7 +351,7 @@ class _Grid:
             weights = rows.weights(self.candidates, train)
             for member, weight in zip(members_of(self.candidates, False), weights, strict=True):
                 member.rows, member.weight, member.stretch = own_rows, weight, stretch
-                member.progress = new_progress(member.estimator, False, False, member.state)
+                member.progress = new_progress(member, False, False)
                 members.append(member)
         return members
 

@@ -84,7 +84,7 @@ class GridRows:
         if index.size * problem.source.shape[1] > MAX_IN_ONE_ARRAY:
             raise CannotStack("The rows of all splits are too many.")
         values = leader._coded((y, None), problem.source, "y", new=False)[2]
-        scales = [leader._scale_of_all(values[train], None) for train, _ in splits]
+        scales = [leader._measure_targets(values[train], None, True) for train, _ in splits]
         target = [scale.forth(values[np.concatenate(split)]) for scale, split in zip(scales, splits, strict=True)]
         parts = np.split(np.arange(len(index)), np.cumsum([len(rows) for split in splits for rows in split])[:-1])
         together = replace(

@@ -188,8 +188,9 @@ def _are_told_apart(member: Member) -> bool:
 
 
 def _member(model: LinearClassifier, weight: np.ndarray | None = None) -> Member:
-    state = TrainingState(RandomSource(0))  # nothing is drawn
-    return Member(model, state, new_progress(model, False, False, state), weight=weight)
+    member = Member(model, TrainingState(RandomSource(0)), weight=weight)  # nothing is drawn
+    member.progress = new_progress(member, False, False)
+    return member
 
 
 def _in_columns_of(network: Linear, params: list[torch.Tensor]) -> Linear:
