@@ -106,7 +106,7 @@ def _compared(options: argparse.Namespace) -> tuple[Comparison, list[str]]:
     table, notes = read(options.table, options.encoding, options.target)
     _say(notes)  # also where the rest has an error
     X, y = _split_off(table, options.target, [name for name in options.drop.split(",") if name])
-    refuse_others(X)
+    refuse_others(X, y)
     y, of_values = _target(y, options)
     cv = _splitter(options.cv, options.random_state, of_values)
     names = None if options.contestants is None else options.contestants.split(",")

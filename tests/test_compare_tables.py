@@ -74,6 +74,13 @@ def test_a_line_of_totals_has_no_target_and_leaves_columns_numbers(tmp_path):
     np.testing.assert_array_equal(table["a"], [1.5, 2])
 
 
+def test_numbers_of_rows_without_a_heading_are_no_columns(tmp_path):
+    """As R writes them: the text of a target is beside its column, not at its place among the fields."""
+    table, (left_out,) = read(written(tmp_path, "a,y\n0,1.5,NA\n1,2,x\n2,3,z\n"), target="y")
+    assert left_out.startswith("1 rows without y are left out, also those where it is 'NA'")
+    assert table.columns.tolist() == ["a", "y"] and table["y"].tolist() == ["x", "z"]
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
@@ -84,7 +91,10 @@ def test_a_line_of_totals_has_no_target_and_leaves_columns_numbers(tmp_path):
 )
 def test_columns_of_objects_that_are_no_names_are_refused(values, message):
     with pytest.raises(ValueError, match=message):
-        refuse_others(pd.DataFrame({"n": [1, 2], "x": values}))
+        refuse_others(pd.DataFrame({"n": [1, 2], "x": values}), pd.Series([0, 1]))
+    of_target = f"The target 'y' has {'dates' if 'dates' in message else 'several'} .*. It must have a class"
+    with pytest.raises(ValueError, match=of_target):
+        refuse_others(pd.DataFrame({"n": [1, 2]}), pd.Series(values, name="y"))
 
 
 def test_classes_that_differ_by_their_case_or_spaces_are_named():

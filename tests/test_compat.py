@@ -153,6 +153,15 @@ def test_a_name_that_is_gone_is_an_error_of_import(file, name, monkeypatch):
         assert part in str(raised.value)
 
 
+def test_modes_whose_import_cannot_be_spared_are_an_error_of_import(monkeypatch):
+    """Else the first fit of a module would import what torch.compile needs again, without a word."""
+    mode = "torch.utils._python_dispatch.TorchDispatchMode"
+    monkeypatch.setattr(f"{mode}.__init_subclass__", classmethod(lambda cls: None), raising=False)
+    monkeypatch.delattr(f"{mode}._should_skip_dynamo", raising=False)
+    with pytest.raises(ImportError, match="_should_skip_dynamo"):
+        load_afresh("torch")
+
+
 @pytest.mark.parametrize("file", LIBRARIES)
 def test_the_checks_cover_every_private_name(file):
     found = private_names_in((COMPAT / f"{file}.py").read_text(encoding="utf-8")) - {"torch.ops.aten"}

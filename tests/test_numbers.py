@@ -179,6 +179,22 @@ def test_float32_columns_whose_parts_take_each_other_back(kind):
     assert model.decision_function(X).dtype == np.float32
 
 
+@pytest.mark.parametrize("model", [SoftmaxClassifier(penalty=None, tol=1e-8), LinearRegressor(penalty=None)])
+def test_columns_that_differ_by_a_hundredth_are_multiplied_in_double_precision(model):
+    """Float32 holds such coefficients, and rounds their products by more than any other runtime may."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(600, 3))
+    difference = rng.normal(size=600)
+    X[:, 1] = X[:, 0] + 0.01 * difference
+    values = difference + 0.5 * rng.normal(size=600)
+    X = (X - X.mean(0)).astype(np.float32)
+    is_classifier = hasattr(model, "predict_proba")
+    model.fit(X, (values > 0).astype(int) if is_classifier else values)
+    answers = model.predict_proba if is_classifier else model.predict
+    assert model.coef_.dtype == np.float32
+    np.testing.assert_allclose(answers(X), answers(X.astype(np.float64)), rtol=0, atol=5e-7)
+
+
 @pytest.mark.parametrize("loss", ["squared_error", "absolute_error"])
 def test_float32_columns_of_targets_far_from_zero(loss):
     """What targets differ by counts, and not how far they are from zero, up to the digits of float32."""

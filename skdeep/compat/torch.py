@@ -42,6 +42,10 @@ with private_names("torch", KNOWN):
     demand(isinstance(torch.empty(0)._version, int), "tensors have a _version", "torch", KNOWN)
     demand({"_parameters", "_buffers", "_modules"} <= set(vars(torch.nn.Module())), "parts of modules", "torch", KNOWN)
 
+    # whether torch wraps the way of each operation, for which it imports what torch.compile needs (2.6 does not)
+    can_skip = hasattr(TorchDispatchMode, "_should_skip_dynamo") or "__init_subclass__" not in vars(TorchDispatchMode)
+    demand(can_skip, "_should_skip_dynamo of modes", "torch", KNOWN)
+
 
 class DispatchMode(TorchDispatchMode):
     """A mode that leaves it to others to import what torch.compile needs, which takes longer than many a fit."""

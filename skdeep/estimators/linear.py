@@ -57,8 +57,8 @@ _NO_STATE = TrainingState(RandomSource(0))
 _NEWTON_STEPS, _LBFGS_STEPS, _PLAIN_STEPS, _NEWTON_SIZE, _PLAIN_NEWTON_SIZE = 10, 25, 100, 160, 320
 #: Rows up to which a step's time is that of its calls.
 _FEW_ROWS = 1000
-#: How many times larger than what is predicted the products of coefficients with columns' means may be in single
-#: precision: more would be rounded by more than 1e-6.
+#: How many times larger than what is predicted the products of coefficients with columns' means, or deviations, may be
+#: in single precision.
 _FAR = 16.0
 
 
@@ -260,15 +260,22 @@ class LinearModel(SparseCoefMixin, BaseTorchEstimator):
         assert isinstance(network, Linear)
         # copies: "contiguous" leaves the stride of an axis of one as it is, and products round by strides
         coef, intercept = (part.copy() for part in network.learned(model, dtype, self._output_map))
-        center = (centers := network.center_and_scale()[0])[model if len(centers) > 1 else 0]
+        is_far = self._is_rounded(network, model, coef, intercept)
+        return {"coef_": space.array(coef), "intercept_": space.array(intercept), "_is_far": is_far}
+
+    def _is_rounded(self, network: Linear, model: int, coef: np.ndarray, intercept: np.ndarray) -> bool:
+        """Tell whether products in single precision would round what is predicted by more than 1e-6."""
+        if coef.dtype == np.float64:  # in which predictions are computed then
+            return False
+        center, scale = (part[model if len(part) > 1 else 0] for part in network.center_and_scale())
         if (frame := network.frame) is not None:
-            center = (center + frame.origin) / frame.factor
+            center, scale = (center + frame.origin) / frame.factor, scale * frame.factor
         # probabilities change by a quarter of what scores do; values are of the size of targets
         size = 4.0 if self._output_map is None else np.abs(self._output_map).sum(0)
         with np.errstate(over="ignore", invalid="ignore"):
+            # of columns' means and the intercept, and of what rows differ by
             products = np.maximum(np.abs(coef * center).sum(1), np.abs(intercept))
-            is_far = bool((products > _FAR * size).any())
-        return {"coef_": space.array(coef), "intercept_": space.array(intercept), "_is_far": is_far}
+            return bool((np.maximum(products, np.linalg.norm(coef / scale, axis=1)) > _FAR * size).any())
 
     def _map_scores(self, matrix: np.ndarray, offsets: np.ndarray | float) -> None:
         space, coef, intercept = OutputSpace(self.coef_), dense(self.coef_), dense(self.intercept_)

@@ -98,7 +98,7 @@ def _evaluate_grid(tasks: list[Task], seed: int, n_workers: int) -> dict[int, di
     except _StepsDiffer as differ:
         kinds = dict(zip(splits, differ.kinds, strict=True))
         results: dict[int, dict] = {}
-        for kind in set(differ.kinds):
+        for kind in dict.fromkeys(differ.kinds):  # in their order
             own = [place for place, task in enumerate(tasks) if kinds[_split(task)] == kind]
             part = _evaluate_grid([tasks[place] for place in own], seed, n_workers)
             results |= {own[place]: result for place, result in part.items()}

@@ -21,6 +21,8 @@ _UNIT = r"(?<=[\d.,])\s?([^\W\d_]\D*\d?|°.*)$"
 _DATE = r"(\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.]\d{4}).*"
 #: Dates and times that are objects.
 _DATES = datetime.date, datetime.time, datetime.timedelta
+#: What is neither names nor numbers.
+_TIMES, _SEVERAL = "dates or durations", "several values in a row"
 #: How many values of a column are looked at.
 _LOOKED_AT = 1000
 #: What stands beside the digits of numbers: thousands, shares, money.
@@ -71,9 +73,9 @@ def read(path: Path, encoding: str = "utf-8", target: str | None = None) -> tupl
         )
     table.columns = table.columns.astype(str).str.strip()
     texts = None
-    if target in table.columns:
-        place = table.columns.get_loc(target)
-        texts = pandas.read_csv(path, usecols=[place], keep_default_na=False, dtype=str, **options).iloc[:, 0]
+    if target in table.columns and table[target].isna().any():
+        # all columns, else pandas does not take numbers of rows, which have no heading, apart
+        texts = pandas.read_csv(path, keep_default_na=False, dtype=str, **options).iloc[:, table.columns == target]
     table, notes = _with_target(table, target, texts)
     for name in table.columns:
         texts = _texts(table[name])
@@ -93,7 +95,7 @@ def _with_target(table: Any, target: str | None, texts: Any) -> tuple[Any, list[
     if target not in table.columns or (known := table[target].notna()).all():
         return table, []
     note = f"{int((~known).sum())} rows without {target} are left out"
-    stood = [] if texts is None else sorted(set(texts[~known].str.strip()) - {""})
+    stood = [] if texts is None else sorted({str(text).strip() for text in texts.to_numpy()[~known, 0]} - {""})
     if stood:
         note += f", also those where it is {', '.join(map(repr, stood))}: if that is a class, give it another name"
     return table[known], [f"{note}."]
@@ -166,25 +168,30 @@ def notes_of_columns(X: Any) -> list[str]:
     return notes
 
 
-def refuse_others(X: Any) -> None:
-    """Raise where columns are dates or durations, and not text of these, or lists."""
-    found, several = [], []
-    for name in X.columns:
-        kind, values = str(X[name].dtype).lower(), X[name].dropna().iloc[:_LOOKED_AT]
-        if kind.startswith(("date", "time", "period")) or any(isinstance(value, _DATES) for value in values):
-            found.append(str(name))
-        elif any(getattr(value, "__hash__", None) is None for value in values):
-            several.append(str(name))
+def refuse_others(X: Any, y: Any) -> None:
+    """Raise where columns, or the target, are dates or durations, and not text of these, or lists."""
+    if (what := _other(y)) is not None:
+        raise ValueError(f"The target {y.name!r} has {what}. It must have a class, or a number, in each row.")
+    others = {str(name): _other(X[name]) for name in X.columns}
+    found, several = ([name for name, what in others.items() if what == kind] for kind in (_TIMES, _SEVERAL))
     if several:
         raise ValueError(
-            f"There are several values in a row of {', '.join(map(repr, several))}. Make a column of each, or leave "
+            f"There are {_SEVERAL} of {', '.join(map(repr, several))}. Make a column of each, or leave "
             f"them out: --drop {shlex.quote(','.join(several))}"
         )
     if found:
         raise ValueError(
-            f"There are dates or durations in {', '.join(map(repr, found))}. Take what matters as numbers, the year or "
+            f"There are {_TIMES} in {', '.join(map(repr, found))}. Take what matters as numbers, the year or "
             f"days since a date, or leave them out: --drop {shlex.quote(','.join(found))}"
         )
+
+
+def _other(column: Any) -> str | None:
+    """Say what is in a column that is neither names nor numbers; None of any other."""
+    kind, values = str(column.dtype).lower(), column.dropna().iloc[:_LOOKED_AT]
+    if kind.startswith(("date", "time", "period")) or any(isinstance(value, _DATES) for value in values):
+        return _TIMES
+    return _SEVERAL if any(getattr(value, "__hash__", None) is None for value in values) else None
 
 
 def row_numbers(X: Any) -> list[str]:
