@@ -18,6 +18,7 @@ from skdeep.exact import piecewise
 from skdeep.exact.elastic_net import Solution, joined
 from skdeep.exact.hinge_interior import Rivals
 from skdeep.exact.hinge_terms import CrammerSinger, Hinges, WestonWatkins
+from skdeep.exact.kinked_terms import Bounded
 from skdeep.exact.rows import Rows, SparseRows
 
 #: Second derivatives of all models that are solved together, at most.
@@ -60,7 +61,7 @@ def solve(
         free = np.zeros((len(weight), n))
         kappa, rho = np.concatenate([kappa, free], axis=1), np.concatenate([rho, free], axis=1)
         of_terms = np.concatenate([of_terms, of_terms[:, :n]], axis=1)
-        found = _solve(_bounded(terms, n), of_terms, kappa, rho, gap, max_iter, n)
+        found = _solve(Bounded(terms.take(np.arange(terms.shape[0])), n), of_terms, kappa, rho, gap, max_iter, n)
     else:
         found = _solve(terms, of_terms, kappa, rho, gap, max_iter)
     return found._replace(params=found.params[:, 0, :size].reshape(len(weight), C, -1))
@@ -95,13 +96,6 @@ def _signed(rows: Rows, sign: np.ndarray) -> Rows:
         return Rows(rows.Z * sign[:, None])
     parts = [rows.X, np.ones((rows.shape[0], 1))] if rows.intercept else [rows.X]
     return SparseRows(sparse.csr_array(sparse.hstack(parts).multiply(sign[:, None])), intercept=False)
-
-
-def _bounded(terms: Rows, n: int) -> Rows:
-    """Take bounds of rows from all their terms, and add a term of each bound."""
-    Z = terms.take(np.arange(terms.shape[0]))
-    of_terms = np.tile(-np.eye(n), (len(Z) // n, 1))
-    return Rows(np.block([[Z, of_terms], [np.zeros((n, Z.shape[1])), np.eye(n)]]))
 
 
 class _Terms(Rows):

@@ -27,7 +27,7 @@ from skdeep.exact import interior_one
 from skdeep.exact.descent import summed
 from skdeep.exact.elastic_net import SMALLEST, Solution
 from skdeep.exact.interior import Batch
-from skdeep.exact.kinked_terms import Terms, above_by_parameters, terms_of
+from skdeep.exact.kinked_terms import Bounded, Terms, above_by_parameters, terms_of
 from skdeep.exact.normal import distinct
 from skdeep.exact.rows import Rows
 
@@ -49,6 +49,8 @@ _MAX_SYSTEM, _MAX_EXCHANGES = 1000, 30
 _MAX_VALUES = 2**22
 #: What duals may be beyond their bounds by rounding; and, as a part of the norm, what pulls coefficients that it holds.
 _ROUNDING, _HELD = 1e-9, 1e-7
+#: Values at a lower bound's point, as a part of this many times what is known to be lower, that leave digits of it.
+_ROUNDED = 1e-6
 
 
 def solve(
@@ -109,7 +111,7 @@ def solve(
             continue
         way = problem.solve_beside if is_apart else problem.solve
         found = way(unit, start, lowest, goal[systems], max_iter)
-        for _ in range(0 if problem.terms.creeps else _MAX_RESTARTS):
+        for _ in range(_MAX_RESTARTS):
             left = np.flatnonzero(found.gap > goal[systems])
             if not len(left):
                 break
@@ -242,16 +244,18 @@ class _Problem:
         for s in np.flatnonzero(~is_optimal & (self.norm.any(1) | (gap > goal))):
             one = np.array([s])
             alone, smallest = scaled.select(one), scaled.smallest[s]
-            first_of, least, lowest = value[s], value[s] - gap[s] * max(value[s], smallest), np.inf
+            first_of, lowest = value[s], np.inf
+            bounds = [(value[s], value[s] - gap[s] * max(value[s], smallest))]
             for candidate, dual in _settled(alone, params[one], near.duals[one]):
                 of_candidate, its_gap = (float(of[0]) for of in alone.certify(candidate, dual))
-                least = max(least, of_candidate - its_gap * max(of_candidate, smallest))
+                bounds.append((of_candidate, of_candidate - its_gap * max(of_candidate, smallest)))
                 # what has no zeros gives way to what has them, unless that is worse
                 if of_candidate < min(lowest, first_of + goal[s] * max(first_of, smallest)):
                     params[one], value[s], lowest = candidate, of_candidate, of_candidate
-                if lowest - least <= min(goal[s], _CLOSE) * max(value[s], smallest):
+                if lowest - _highest(bounds, lowest) <= min(goal[s], _CLOSE) * max(value[s], smallest):
                     break
-            gap[s] = max(value[s] - least, 0.0) / max(value[s], smallest)
+            known = min(value[s], first[s])
+            gap[s] = max(value[s] - _highest(bounds, known), 0.0) / max(value[s], smallest)
         gap[value <= scaled.rounding] = 0  # nothing is less
         for s in np.flatnonzero(first < value):
             bound = value[s] - gap[s] * max(value[s], scaled.smallest[s])
@@ -290,8 +294,13 @@ class _Problem:
         return found
 
     def certify(self, params: np.ndarray, dual: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Compute values, and how far they are above what no parameters are below: relatively, (S,)."""
+        """Compute values, and how far they are above what no parameters are below: relatively, (S,).
+
+        Bounds of rows, among the parameters, become the best ones in place.
+        """
         terms, n = self.terms, self.terms.n_of_rows
+        if isinstance(terms.rows, Bounded):
+            terms.rows.settle_(params, dual, terms.at_zero)
         margin = terms.changes(params) + terms.at_zero
         value = terms.loss(margin) + 0.5 * np.vecdot(self.rho * params, params)
         dual = np.clip(dual[:, :n], 0, 1)
@@ -306,6 +315,12 @@ class _Problem:
         slope = terms.rows.back(terms.of_scores(slope))
         above += above_by_parameters(slope, params, self.rho, self.norm, value[:, None])
         return value, np.maximum(above - self.rounding, 0) / np.maximum(value, self.smallest)
+
+
+def _highest(bounds: list[tuple[float, float]], value: float) -> float:
+    """Find the highest of zero and lower bounds, beside the values that they come of; far above `value`, it is rounding.
+    """
+    return max(0.0, *(bound for of_bound, bound in bounds if of_bound * _ROUNDED <= value), 0.0)
 
 
 def _settled(problem: _Problem, params: np.ndarray, dual: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
