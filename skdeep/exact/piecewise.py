@@ -49,7 +49,7 @@ _MAX_SYSTEM, _MAX_EXCHANGES = 1000, 30
 _MAX_VALUES = 2**22
 #: What duals may be beyond their bounds by rounding; and, as a part of the norm, what pulls coefficients that it holds.
 _ROUNDING, _HELD = 1e-9, 1e-7
-#: Values at a lower bound's point, as a part of this many times what is known to be lower, that leave digits of it.
+#: What is left of values that lower bounds come of, beside the least one, where digits of these bounds are left.
 _ROUNDED = 1e-6
 
 
@@ -203,10 +203,10 @@ class _Found(NamedTuple):
         for own, s in enumerate(systems):
             self.curve[s].extend(other.curve[own])
             each = [(self.value[s], self.gap[s]), (other.value[own], other.gap[own])]
-            least = max(value - gap * max(value, smallest[own]) for value, gap in each)
+            bounds = [(value, value - gap * max(value, smallest[own])) for value, gap in each]
             if other.value[own] < self.value[s]:
                 self.params[s], self.value[s] = other.params[own], other.value[own]
-            self.gap[s] = max(self.value[s] - least, 0.0) / max(self.value[s], smallest[own])
+            self.gap[s] = _left(bounds, self.value[s], smallest[own])
 
 
 class _Problem:
@@ -240,27 +240,24 @@ class _Problem:
         near = Batch(scaled.terms, scaled.terms.weight, scaled.rho, nearer, enough).run(max_iter)
         params = np.where(is_optimal[:, None], start / own, near.params)
         value, gap = scaled.certify(params, near.duals)
+        bounds = [[one] for one in zip(value, value - gap * np.maximum(value, scaled.smallest), strict=True)]
         # zeros of an L1 norm are to be exact; else what is near enough is left as it is
         for s in np.flatnonzero(~is_optimal & (self.norm.any(1) | (gap > goal))):
             one = np.array([s])
             alone, smallest = scaled.select(one), scaled.smallest[s]
             first_of, lowest = value[s], np.inf
-            bounds = [(value[s], value[s] - gap[s] * max(value[s], smallest))]
             for candidate, dual in _settled(alone, params[one], near.duals[one]):
                 of_candidate, its_gap = (float(of[0]) for of in alone.certify(candidate, dual))
-                bounds.append((of_candidate, of_candidate - its_gap * max(of_candidate, smallest)))
+                bounds[s].append((of_candidate, of_candidate - its_gap * max(of_candidate, smallest)))
                 # what has no zeros gives way to what has them, unless that is worse
                 if of_candidate < min(lowest, first_of + goal[s] * max(first_of, smallest)):
                     params[one], value[s], lowest = candidate, of_candidate, of_candidate
-                if lowest - _highest(bounds, lowest) <= min(goal[s], _CLOSE) * max(value[s], smallest):
+                if lowest < np.inf and _left(bounds[s], lowest, smallest) <= min(goal[s], _CLOSE):
                     break
-            known = min(value[s], first[s])
-            gap[s] = max(value[s] - _highest(bounds, known), 0.0) / max(value[s], smallest)
-        gap[value <= scaled.rounding] = 0  # nothing is less
         for s in np.flatnonzero(first < value):
-            bound = value[s] - gap[s] * max(value[s], scaled.smallest[s])
             params[s], value[s] = start[s] / unit[s], first[s]
-            gap[s] = max(first[s] - bound, 0.0) / max(first[s], scaled.smallest[s])
+        gap = np.array([_left(*each) for each in zip(bounds, value, scaled.smallest, strict=True)])
+        gap[value <= scaled.rounding] = 0  # nothing is less
         curve = [[*of_one, last] for of_one, last in zip(near.curve, value.tolist(), strict=True)]
         curve = [[scale * one for one in of_one] for scale, of_one in zip(unit.tolist(), curve, strict=True)]
         return _Found(own * params, unit * value, gap, curve)
@@ -317,10 +314,15 @@ class _Problem:
         return value, np.maximum(above - self.rounding, 0) / np.maximum(value, self.smallest)
 
 
-def _highest(bounds: list[tuple[float, float]], value: float) -> float:
-    """Find the highest of zero and lower bounds, beside the values that they come of; far above `value`, it is rounding.
+def _left(bounds: list[tuple[float, float]], value: float, smallest: float) -> float:
+    """Compute a relative gap, by lower bounds beside the values that they come of; no value is below zero.
+
+    Bounds that come of far larger values are rounding, and those above what is known are wrong: how far the optimum's
+    intercept is was underrated.
     """
-    return max(0.0, *(bound for of_bound, bound in bounds if of_bound * _ROUNDED <= value), 0.0)
+    highest = (1 + _CLOSE) * value + _CLOSE * smallest
+    least = max(0.0, *(bound for of_bound, bound in bounds if of_bound * _ROUNDED <= value and bound <= highest), 0.0)
+    return max(value - least, 0.0) / max(value, smallest)
 
 
 def _settled(problem: _Problem, params: np.ndarray, dual: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
