@@ -22,7 +22,7 @@ class Bounded(Rows):
         super().__init__(np.block([[Z, of_terms], [np.zeros((n, Z.shape[1])), np.eye(n)]]))
 
     def settle_(self, params: np.ndarray, dual: np.ndarray, at_zero: np.ndarray) -> None:
-        """Make bounds the largest of their margins, or zero, and their duals the sums over these, in place: the best."""
+        """Make bounds the largest of their margins, or zero, and their duals the sums of theirs, in place."""
         n, n_terms = self.n, self.shape[0] - self.n
         params[:, -n:] = 0
         margin = (self.scores(params) + at_zero[:, : n_terms + n])[:, :n_terms].reshape(len(params), -1, n)
