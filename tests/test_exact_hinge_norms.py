@@ -14,6 +14,7 @@ from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from skdeep import HingeClassifier
 from skdeep.exact import hinge_norms
 from skdeep.exact.hinge_terms import CrammerSinger, Hinges, WestonWatkins
+from skdeep.exact.piecewise import _Found
 from skdeep.exact.rows import Rows, SparseRows
 from skdeep.model_selection import GridSearchCV as OwnGridSearchCV
 
@@ -244,3 +245,16 @@ def test_classes_without_rows_stay_near(kind, penalty):
     model = HingeClassifier(penalty=penalty, multi_class=kind, alpha=0.01).fit(IRIS, IRIS_Y, weight)
     assert np.abs(model.intercept_).max() < 30 and set(model.predict(IRIS[IRIS_Y != 2])) == {0, 1}
     assert (model.predict_proba(IRIS[IRIS_Y != 2]).max(1) > 0.9).all()
+
+
+def test_iterations_are_no_more_than_they_may_be():
+    with pytest.warns(ConvergenceWarning, match="within 3 iterations"):
+        model = HingeClassifier(penalty="l1", alpha=0.01, calibration=None, max_iter=3).fit(IRIS, IRIS_Y)
+    assert model.n_iter_ == 3
+
+
+def test_curves_end_at_the_value():
+    """A start anew that ends higher left its own value as the loss."""
+    curve = _Found(np.zeros((1, 2)), np.array([2.0]), np.array([0.5]), [[3.0, 2.0]])
+    curve.improve(np.array([0]), _Found(np.ones((1, 2)), np.array([4.0]), np.array([1.0]), [[5.0, 4.0]]), np.ones(1))
+    assert curve.curve[0][-1] == curve.value[0] == 2 and curve.gap[0] == 0.5

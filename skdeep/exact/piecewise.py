@@ -112,12 +112,14 @@ def solve(
         way = problem.solve_beside if is_apart else problem.solve
         found = way(unit, start, lowest, goal[systems], max_iter)
         for _ in range(_MAX_RESTARTS):
-            left = np.flatnonzero(found.gap > goal[systems])
+            left = np.flatnonzero(
+                (found.gap > goal[systems]) & (np.array([len(own) for own in found.curve]) <= max_iter)
+            )
             if not len(left):
                 break
             unit[left] *= _LARGER
-            part = problem.select(left)
-            again = part.solve(unit[left], start[left], lowest[left], goal[systems[left]], max_iter)
+            part, rest = problem.select(left), max_iter - min(len(found.curve[s]) for s in left) + 1
+            again = part.solve(unit[left], start[left], lowest[left], goal[systems[left]], rest)
             found.improve(left, again, part.smallest)
         params[systems], value[systems], reached[systems] = found.params, found.value, found.gap
         curves += found.curve
@@ -206,6 +208,7 @@ class _Found(NamedTuple):
             bounds = [(value, value - gap * max(value, smallest[own])) for value, gap in each]
             if other.value[own] < self.value[s]:
                 self.params[s], self.value[s] = other.params[own], other.value[own]
+            self.curve[s][-1] = float(self.value[s])
             self.gap[s] = _left(bounds, self.value[s], smallest[own])
 
 
