@@ -14,6 +14,7 @@ from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from skdeep import HingeClassifier
 from skdeep.exact import hinge_norms
 from skdeep.exact.hinge_terms import CrammerSinger, Hinges, WestonWatkins
+from skdeep.exact.piecewise import _Found
 from skdeep.exact.rows import Rows, SparseRows
 from skdeep.model_selection import GridSearchCV as OwnGridSearchCV
 
@@ -165,3 +166,95 @@ def test_larger_ones_are_left_to_steps_or_refused():
         assert clone(model).fit(X, y).solver_ == "sgd"
     with pytest.raises(ValueError, match="and 4503 are too many"):
         clone(model).set_params(solver="exact").fit(X, y)
+
+
+def ends(kind, Z, codes, weight, kappa, C):
+    found = hinge_norms.solve(
+        Rows(Z), loss_of(kind, codes, C), weight, kappa, 0 * kappa, np.full(len(weight), 1e-6), 200
+    )
+    each = list(zip(found.params, weight, kappa, strict=True))
+    value = [losses(kind, Z @ V.T, codes) @ w + (k * np.abs(V)).sum() for V, w, k in each]
+    return found, np.array(value), np.array([least(kind, Z, codes, C, w, k) for _, w, k in each])
+
+
+def test_rounding_far_away_is_no_bound():
+    """From zero, a linear program of few rows ran off to 1e28; what was left of a bound there ended above the start."""
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        Z, codes = np.round(rng.normal(size=(4, 6))), rng.integers(0, 4, 4)
+        found, value, reference = ends("ovr", Z, codes, np.full((1, 4), 0.25), np.full((1, 6), 2.6e-6), 4)
+        np.testing.assert_allclose(value, reference, rtol=1e-6)
+        assert found.converged.all()
+
+
+def test_intercepts_far_away_are_found():
+    """Of columns far from zero, a bound that took the optimum's intercept for near was above the optimum."""
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        X = 1000 + rng.normal(size=(23, 6))
+        found, value, reference = ends(
+            "weston_watkins",
+            np.c_[X, np.ones(23)],
+            rng.integers(0, 2, 23),
+            np.full((1, 23), 1 / 23),
+            np.r_[np.full(6, 0.002), 0][None],
+            2,
+        )
+        assert (value <= reference * (1 + 1e-6) + (found.gap * value)).all(), seed
+
+
+def test_bounds_of_rows_are_the_best():
+    """Parameters were at the optimum with bounds of rows that were not, so that no gap was small enough."""
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        Z = np.c_[np.exp(rng.normal(size=(40, 6))), np.ones(40)]
+        weight = rng.random((2, 40)) * (rng.random((2, 40)) < 0.7)
+        kappa = np.outer([0.02, 0.001], np.r_[np.ones(6), 0])
+        codes = (Z[:, :4] + rng.normal(size=(40, 4))).argmax(1)
+        found, value, reference = ends("crammer_singer", Z, codes, weight / weight.sum(1, keepdims=True), kappa, 4)
+        np.testing.assert_allclose([value, found.value], [reference] * 2, rtol=1e-6)
+        assert found.converged.all(), seed
+
+
+@each_kind
+def test_models_without_a_norm_are_as_alone(kind):
+    Z, codes, weight, kappa = problem(5, strength=0.01)
+    kappa[1] = 0
+    both = [Rows(Z), loss_of(kind, codes, 4)]
+    found = hinge_norms.solve(*both, weight, kappa, 0 * kappa, np.full(2, 1e-6), 200)
+    for k in range(2):
+        alone = [part[k : k + 1] for part in (weight, kappa, 0 * kappa)]
+        one = hinge_norms.solve(*both, *alone, np.full(1, 1e-6), 200)
+        np.testing.assert_allclose(found.params[k], one.params[0], atol=1e-9)
+        assert found.curve[k] == pytest.approx(one.curve[0]) and found.converged[k] == one.converged[0]
+
+
+@pytest.mark.parametrize("kind", ["ovr", "weston_watkins"])
+def test_many_models_are_solved_in_parts(kind, monkeypatch):
+    monkeypatch.setattr(hinge_norms, "_MAX_SECOND", 1)
+    Z, codes, weight, kappa = problem(6)
+    found = hinge_norms.solve(Rows(Z), loss_of(kind, codes, 4), weight, kappa, 0 * kappa, np.full(2, 1e-6), 200)
+    assert found.converged.all() and len(found.curve) == 2
+
+
+@pytest.mark.parametrize("penalty", ["l1", "elasticnet"])
+@each_kind
+def test_classes_without_rows_stay_near(kind, penalty):
+    """Their intercepts were anything down to -1e13 and beyond, and temperatures knew no other scores."""
+    weight = 1.0 * (IRIS_Y != 2)
+    model = HingeClassifier(penalty=penalty, multi_class=kind, alpha=0.01).fit(IRIS, IRIS_Y, weight)
+    assert np.abs(model.intercept_).max() < 30 and set(model.predict(IRIS[IRIS_Y != 2])) == {0, 1}
+    assert (model.predict_proba(IRIS[IRIS_Y != 2]).max(1) > 0.9).all()
+
+
+def test_iterations_are_no_more_than_they_may_be():
+    with pytest.warns(ConvergenceWarning, match="within 3 iterations"):
+        model = HingeClassifier(penalty="l1", alpha=0.01, calibration=None, max_iter=3).fit(IRIS, IRIS_Y)
+    assert model.n_iter_ == 3
+
+
+def test_curves_end_at_the_value():
+    """A start anew that ends higher left its own value as the loss."""
+    curve = _Found(np.zeros((1, 2)), np.array([2.0]), np.array([0.5]), [[3.0, 2.0]])
+    curve.improve(np.array([0]), _Found(np.ones((1, 2)), np.array([4.0]), np.array([1.0]), [[5.0, 4.0]]), np.ones(1))
+    assert curve.curve[0][-1] == curve.value[0] == 2 and curve.gap[0] == 0.5

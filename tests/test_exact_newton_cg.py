@@ -52,3 +52,13 @@ def test_values_in_pieces(loss):
     model = LinearRegressor(loss, alpha=1e-3, tol=1e-8)
     ours, theirs = clone(model).fit(X, target, weight), clone(model).fit(X.toarray(), target, weight)
     np.testing.assert_allclose(ours.predict(X), theirs.predict(X.toarray()), atol=1e-5 * np.abs(target).max())
+
+
+def test_weak_penalties_go_by_systems():
+    """Conjugate gradients were at rest far above the optimum, where Newton's takes a step or two."""
+    X, _, _ = words(3, n=370, d=650)
+    X = sparse.csr_array(X.multiply(10.0 ** (np.arange(650) % 9 - 4.0)[None]))
+    target = X @ np.random.default_rng(0).normal(size=650) + np.random.default_rng(1).standard_t(2, size=370)
+    model = LinearRegressor("squared_epsilon_insensitive", alpha=1e-8)
+    ours, theirs = clone(model).fit(X, target), clone(model).fit(X.toarray(), target)
+    assert ours.n_iter_ <= 10 and ours.loss_ == pytest.approx(theirs.loss_, rel=0.01)

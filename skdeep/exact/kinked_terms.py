@@ -13,6 +13,26 @@ from skdeep.exact.rows import Rows
 _PLAIN = 1.0
 
 
+class Bounded(Rows):
+    """Terms (m n, D) of n rows, less the row's bound, which is a parameter more of each; and a term of each bound."""
+
+    def __init__(self, Z: np.ndarray, n: int):
+        self.n = n
+        of_terms = np.tile(-np.eye(n), (len(Z) // n, 1))
+        super().__init__(np.block([[Z, of_terms], [np.zeros((n, Z.shape[1])), np.eye(n)]]))
+
+    def settle_(self, params: np.ndarray, dual: np.ndarray, at_zero: np.ndarray) -> None:
+        """Make bounds the largest of their margins, or zero, and their duals the sums of theirs, in place."""
+        n, n_terms = self.n, self.shape[0] - self.n
+        params[:, -n:] = 0
+        margin = (self.scores(params) + at_zero[:, : n_terms + n])[:, :n_terms].reshape(len(params), -1, n)
+        params[:, -n:] = np.maximum(margin.max(1), 0)
+        each = np.clip(dual[:, :n_terms], 0, 1).reshape(len(params), -1, n)
+        together = each.sum(1)
+        dual[:, :n_terms] = (each / np.maximum(together, 1)[:, None]).reshape(len(params), -1)
+        dual[:, n_terms : n_terms + n] = np.minimum(together, 1)
+
+
 @dataclass
 class Terms:
     """The hinges of S systems, T of each: of all rows, on one side or both, and of coefficients with an L1 norm."""

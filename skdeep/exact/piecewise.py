@@ -27,7 +27,7 @@ from skdeep.exact import interior_one
 from skdeep.exact.descent import summed
 from skdeep.exact.elastic_net import SMALLEST, Solution
 from skdeep.exact.interior import Batch
-from skdeep.exact.kinked_terms import Terms, above_by_parameters, terms_of
+from skdeep.exact.kinked_terms import Bounded, Terms, above_by_parameters, terms_of
 from skdeep.exact.normal import distinct
 from skdeep.exact.rows import Rows
 
@@ -49,6 +49,8 @@ _MAX_SYSTEM, _MAX_EXCHANGES = 1000, 30
 _MAX_VALUES = 2**22
 #: What duals may be beyond their bounds by rounding; and, as a part of the norm, what pulls coefficients that it holds.
 _ROUNDING, _HELD = 1e-9, 1e-7
+#: What is left of values that lower bounds come of, beside the least one, where digits of these bounds are left.
+_ROUNDED = 1e-6
 
 
 def solve(
@@ -109,13 +111,15 @@ def solve(
             continue
         way = problem.solve_beside if is_apart else problem.solve
         found = way(unit, start, lowest, goal[systems], max_iter)
-        for _ in range(0 if problem.terms.creeps else _MAX_RESTARTS):
-            left = np.flatnonzero(found.gap > goal[systems])
+        for _ in range(_MAX_RESTARTS):
+            left = np.flatnonzero(
+                (found.gap > goal[systems]) & (np.array([len(own) for own in found.curve]) <= max_iter)
+            )
             if not len(left):
                 break
             unit[left] *= _LARGER
-            part = problem.select(left)
-            again = part.solve(unit[left], start[left], lowest[left], goal[systems[left]], max_iter)
+            part, rest = problem.select(left), max_iter - min(len(found.curve[s]) for s in left) + 1
+            again = part.solve(unit[left], start[left], lowest[left], goal[systems[left]], rest)
             found.improve(left, again, part.smallest)
         params[systems], value[systems], reached[systems] = found.params, found.value, found.gap
         curves += found.curve
@@ -201,10 +205,11 @@ class _Found(NamedTuple):
         for own, s in enumerate(systems):
             self.curve[s].extend(other.curve[own])
             each = [(self.value[s], self.gap[s]), (other.value[own], other.gap[own])]
-            least = max(value - gap * max(value, smallest[own]) for value, gap in each)
+            bounds = [(value, value - gap * max(value, smallest[own])) for value, gap in each]
             if other.value[own] < self.value[s]:
                 self.params[s], self.value[s] = other.params[own], other.value[own]
-            self.gap[s] = max(self.value[s] - least, 0.0) / max(self.value[s], smallest[own])
+            self.curve[s][-1] = float(self.value[s])
+            self.gap[s] = _left(bounds, self.value[s], smallest[own])
 
 
 class _Problem:
@@ -238,25 +243,24 @@ class _Problem:
         near = Batch(scaled.terms, scaled.terms.weight, scaled.rho, nearer, enough).run(max_iter)
         params = np.where(is_optimal[:, None], start / own, near.params)
         value, gap = scaled.certify(params, near.duals)
+        bounds = [[one] for one in zip(value, value - gap * np.maximum(value, scaled.smallest), strict=True)]
         # zeros of an L1 norm are to be exact; else what is near enough is left as it is
         for s in np.flatnonzero(~is_optimal & (self.norm.any(1) | (gap > goal))):
             one = np.array([s])
             alone, smallest = scaled.select(one), scaled.smallest[s]
-            first_of, least, lowest = value[s], value[s] - gap[s] * max(value[s], smallest), np.inf
+            first_of, lowest = value[s], np.inf
             for candidate, dual in _settled(alone, params[one], near.duals[one]):
                 of_candidate, its_gap = (float(of[0]) for of in alone.certify(candidate, dual))
-                least = max(least, of_candidate - its_gap * max(of_candidate, smallest))
+                bounds[s].append((of_candidate, of_candidate - its_gap * max(of_candidate, smallest)))
                 # what has no zeros gives way to what has them, unless that is worse
                 if of_candidate < min(lowest, first_of + goal[s] * max(first_of, smallest)):
                     params[one], value[s], lowest = candidate, of_candidate, of_candidate
-                if lowest - least <= min(goal[s], _CLOSE) * max(value[s], smallest):
+                if lowest < np.inf and _left(bounds[s], lowest, smallest) <= min(goal[s], _CLOSE):
                     break
-            gap[s] = max(value[s] - least, 0.0) / max(value[s], smallest)
-        gap[value <= scaled.rounding] = 0  # nothing is less
         for s in np.flatnonzero(first < value):
-            bound = value[s] - gap[s] * max(value[s], scaled.smallest[s])
             params[s], value[s] = start[s] / unit[s], first[s]
-            gap[s] = max(first[s] - bound, 0.0) / max(first[s], scaled.smallest[s])
+        gap = np.array([_left(*each) for each in zip(bounds, value, scaled.smallest, strict=True)])
+        gap[value <= scaled.rounding] = 0  # nothing is less
         curve = [[*of_one, last] for of_one, last in zip(near.curve, value.tolist(), strict=True)]
         curve = [[scale * one for one in of_one] for scale, of_one in zip(unit.tolist(), curve, strict=True)]
         return _Found(own * params, unit * value, gap, curve)
@@ -290,8 +294,13 @@ class _Problem:
         return found
 
     def certify(self, params: np.ndarray, dual: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Compute values, and how far they are above what no parameters are below: relatively, (S,)."""
+        """Compute values, and how far they are above what no parameters are below: relatively, (S,).
+
+        Bounds of rows, among the parameters, become the best ones in place.
+        """
         terms, n = self.terms, self.terms.n_of_rows
+        if isinstance(terms.rows, Bounded):
+            terms.rows.settle_(params, dual, terms.at_zero)
         margin = terms.changes(params) + terms.at_zero
         value = terms.loss(margin) + 0.5 * np.vecdot(self.rho * params, params)
         dual = np.clip(dual[:, :n], 0, 1)
@@ -306,6 +315,17 @@ class _Problem:
         slope = terms.rows.back(terms.of_scores(slope))
         above += above_by_parameters(slope, params, self.rho, self.norm, value[:, None])
         return value, np.maximum(above - self.rounding, 0) / np.maximum(value, self.smallest)
+
+
+def _left(bounds: list[tuple[float, float]], value: float, smallest: float) -> float:
+    """Compute a relative gap, by lower bounds beside the values that they come of; no value is below zero.
+
+    Bounds that come of far larger values are rounding, and those above what is known are wrong: how far the optimum's
+    intercept is was underrated.
+    """
+    highest = (1 + _CLOSE) * value + _CLOSE * smallest
+    least = max(0.0, *(bound for of_bound, bound in bounds if of_bound * _ROUNDED <= value and bound <= highest), 0.0)
+    return max(value - least, 0.0) / max(value, smallest)
 
 
 def _settled(problem: _Problem, params: np.ndarray, dual: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:

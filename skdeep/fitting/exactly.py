@@ -61,6 +61,8 @@ _MAX_VALUES = 2**25
 _MAX_SYSTEM = 1024
 #: Most unknowns of losses with kinks, where they are one system.
 _MAX_SYSTEM_OF_KINKS = 4096
+#: Penalties, as a part of their columns' mean squares, that are too weak for conjugate gradients.
+_WEAK = 1e-7
 #: Iterations, or evaluations, that are enough to come to an optimum from anywhere: with fewer, a model may end before.
 _ENOUGH = 50
 #: Gradients of least squares in closed form, in the unit of `small_enough`.
@@ -322,8 +324,12 @@ def _descend(recipe: Recipe, arrays: Arrays, loss: RowLoss, max_iter: int) -> So
     # Newton's where these are cheap, or wanted, or all that knows of the curvature
     newton = system <= _MAX_SYSTEM and (loss.piecewise or recipe.newton_params is None)
 
+    by_products = loss.piecewise and isinstance(rows, SparseRows)
+    if by_products and newton:  # conjugate gradients end too soon, or never, where little holds parameters
+        by_products = not ((rho > 0) & (rho < _WEAK * rows.diagonal(weight))).any()
+
     def directions(group: np.ndarray) -> descent.Directions:
-        if loss.piecewise and isinstance(rows, SparseRows):
+        if by_products:
             return NewtonCG()
         return Newton(n_columns, arrays.alike) if newton else LBFGS(group)
 
