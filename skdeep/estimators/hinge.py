@@ -11,6 +11,7 @@ from skdeep.engine.losses import LOSSES, Loss
 from skdeep.estimators.docs import HINGE_CALIBRATION_PARAMETERS, document_linear
 from skdeep.estimators.linear import LinearClassifier
 from skdeep.estimators.prediction import ScoresMixin
+from skdeep.fitting.exactly import n_unknowns
 
 #: What alpha="auto" is for plain hinges, times the weight of the rows.
 _AUTO_ALPHA = 5.0
@@ -92,10 +93,8 @@ class HingeClassifier(ScoresMixin, LinearClassifier):
     def _is_certificate_cheap(self, problem: Problem, loss: Loss) -> bool:
         is_small = self.n_outputs_ <= _MANY_CLASSES or self.multi_class == "ovr"
         if not (self._has_smooth_penalty or loss.smooth):  # beside an L1 norm, they are one system
-            n_columns, is_coupled = problem.source.shape[1] + 1, loss.target == "codes"
-            n_unknowns = n_columns * (self.n_outputs_ if is_coupled else 1)
-            n_unknowns += problem.n_rows * (is_coupled and self.multi_class == "crammer_singer")
-            is_small = is_small and n_unknowns <= _MANY_UNKNOWNS
+            size = n_unknowns(loss, self.n_outputs_, problem.n_rows, problem.source.shape[1] + 1)
+            is_small = is_small and size <= _MANY_UNKNOWNS
         return is_small and super()._is_certificate_cheap(problem, loss)
 
     def _loss(self, n_outputs: int) -> Loss:

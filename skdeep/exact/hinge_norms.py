@@ -26,13 +26,6 @@ from skdeep.exact.rows import Rows, SparseRows
 _MAX_SECOND = 2**22
 
 
-def n_unknowns(loss: Hinges | WestonWatkins, n_rows: int, n_columns: int) -> int:
-    """Count the unknowns of the largest system."""
-    if isinstance(loss, Hinges):
-        return n_columns
-    return loss.n_scores * n_columns + n_rows * isinstance(loss, CrammerSinger)
-
-
 def solve(
     rows: Rows,
     loss: Hinges | WestonWatkins,

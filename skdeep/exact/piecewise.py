@@ -324,7 +324,7 @@ def _left(bounds: list[tuple[float, float]], value: float, smallest: float) -> f
     intercept is was underrated.
     """
     highest = (1 + _CLOSE) * value + _CLOSE * smallest
-    least = max(0.0, *(bound for of_bound, bound in bounds if of_bound * _ROUNDED <= value and bound <= highest), 0.0)
+    least = max([0.0, *(bound for of_bound, bound in bounds if of_bound * _ROUNDED <= value and bound <= highest)])
     return max(value - least, 0.0) / max(value, smallest)
 
 

@@ -99,6 +99,13 @@ def is_certified(loss: Loss, penalty: ElasticNet) -> bool:
     return _is_known(loss) or type(loss) in (*_KINKED, *_HINGES)
 
 
+def n_unknowns(loss: Loss, n_outputs: int, n_rows: int, n_columns: int) -> int:
+    """Count the unknowns of a system of plain hinges beside an L1 norm: the worst violation of a row has a bound."""
+    if loss.target != "codes":  # scores that nothing couples are systems of their own
+        return n_columns
+    return n_outputs * n_columns + n_rows * isinstance(loss, losses.CrammerSingerHinge)
+
+
 #: Losses known here; the hinges among them are smooth where they are squared (but for Crammer and Singer's).
 _HINGES = (losses.CrammerSingerHinge, losses.WestonWatkinsHinge, losses.BinaryHinge)
 _DEVIANCES = (of_values.PoissonValues, of_values.GammaValues, of_values.TweedieValues)
@@ -382,7 +389,8 @@ def _certified(recipe: Recipe, arrays: Arrays, max_iter: int) -> Solution:
     elif not _is_known(recipe.loss):
         hinges = _hinge(recipe.loss, target, recipe.n_outputs)
         if kappa.any():
-            _check_size(hinge_norms.n_unknowns(hinges, *rows.shape), "parameters, and rows of the worst violation")
+            size = n_unknowns(recipe.loss, recipe.n_outputs, *rows.shape)
+            _check_size(size, "parameters, and rows of the worst violation")
             found = hinge_norms.solve(rows, hinges, weight, kappa, rho, gap, max_iter)
         else:
             found = hinge.solve(rows, hinges, weight, rho, gap, max_iter)
