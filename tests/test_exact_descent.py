@@ -235,8 +235,9 @@ def test_a_path_is_the_models_alone():
     weight = np.repeat(weight, 4, axis=0)
     rho = np.tile(np.array([0.01, 1.0, 0.1, 0.03]), 2)[:, None] * RHO
     loss = PAIRS["softmax"][0]
+    start, kind = np.zeros((8, C, D)), np.zeros(8, dtype=int)
     for direction in (lambda kind: LBFGS(kind), lambda kind: Newton(D)):
-        found = follow(Rows(Z), loss, weight, rho, np.zeros(8, dtype=int), direction, np.full(8, 1e-8), 500)
+        found = follow(Rows(Z), loss, weight, rho, start, kind, direction, (np.full(8, 1e-8), 500))
         for k in range(8):
             best = optimum(loss, weight[k], rho[k])
             assert abs(found.curve[k][-1] - best.fun) < 1e-10
@@ -255,6 +256,13 @@ def test_the_order_of_a_path():
     assert before.tolist() == [2, -1, -1, -1]
     found, before = levels(["a", "b", "b"], np.array([1.0, 2.0, 3.0]))  # the first model's chain is the first
     assert [level.tolist() for level in found] == [[0, 2], [1]] and before.tolist() == [-1, 2, -1]
+
+
+def test_the_first_chain_of_a_kind_leads():
+    keys, strength = ["a", "b", "a", "b", "c", "c"], np.array([1.0, 1.0, 2.0, 2.0, 1.0, 2.0])
+    found, before = levels(keys, strength, np.array([0, 0, 0, 0, 1, 1]))
+    assert [level.tolist() for level in found] == [[2, 5], [0, 3, 4], [1]]
+    assert before.tolist() == [2, 3, -1, 2, 5, -1]
 
 
 # ---- estimators ------------------------------------------------------------------------------------------------------

@@ -6,7 +6,6 @@ from scipy import sparse
 
 from skdeep.exact import hinge_newton
 from skdeep.exact.hinge_terms import WestonWatkins
-from skdeep.exact.rivals import ByClass
 from skdeep.exact.rows import Rows, SparseRows
 
 
@@ -64,24 +63,26 @@ def test_a_step_that_is_none_of_newtons_is_told():
             assert not hinge_newton._is_newton(wrong, E, rows, factor, gradient)
 
 
-@pytest.mark.parametrize(("n", "d", "C"), [(300, 3, 4), (400, 25, 3)])
-def test_terms_added_up_by_class_give_the_same_direction(n, d, C, monkeypatch):
+@pytest.mark.parametrize(("n", "d", "C"), [(300, 16, 4), (400, 25, 3)])
+def test_terms_added_up_by_pairs_of_classes_give_the_same_direction(n, d, C, monkeypatch):
     rng = np.random.default_rng(0)
     rows, codes = Rows(np.hstack([rng.normal(size=(n, d)), np.ones((n, 1))])), rng.integers(0, C, n)
     terms, gradient = WestonWatkins(codes, C), rng.normal(size=(2, C, d + 1))
     free = terms.free(rng.uniform(-0.5, 1.5, size=(2, C, n)), np.ones(2))[0]
     free[:, codes, np.arange(n)] = False
     bends = hinge_newton.Bends(free, None, rng.uniform(size=(2, n)), rng.uniform(0.1, 1, size=(2, C, d + 1)))
-    known = hinge_newton.directions(rows, terms, bends, gradient, True)
-    calls = []
+    of_pairs, calls = hinge_newton._of_pairs, []
 
-    def by_class():
+    def counted(*args):
         calls.append(1)
-        return ByClass(rows, codes, C)
+        return of_pairs(*args)
 
-    monkeypatch.setattr(hinge_newton, "_CROWDED", 0)
-    found = hinge_newton.directions(rows, terms, bends, gradient, True, by_class)
-    assert calls
+    monkeypatch.setattr(hinge_newton, "_of_pairs", counted)
+    found = hinge_newton.directions(rows, terms, bends, gradient, True)
+    assert len(calls) == 2
+    monkeypatch.setattr(hinge_newton, "_DIRECT_PAIRS", 0)
+    known = hinge_newton.directions(rows, terms, bends, gradient, True)
+    assert len(calls) == 2
     np.testing.assert_allclose(found, known, rtol=1e-9, atol=1e-12 * np.abs(known).max())
 
 

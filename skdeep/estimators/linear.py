@@ -55,6 +55,8 @@ _NO_STATE = TrainingState(RandomSource(0))
 #: Iterations that the exact solver takes about: Newton's, those of L-BFGS, and those without a preconditioner; and
 #: (C + 1) d up to which Newton's are the faster ones, at the default tolerance, with and without one.
 _NEWTON_STEPS, _LBFGS_STEPS, _PLAIN_STEPS, _NEWTON_SIZE, _PLAIN_NEWTON_SIZE = 10, 25, 100, 160, 320
+#: Share of rivals that are within their margins on the way to an optimum of squared hinges.
+_WITHIN = 0.3
 #: Rows up to which a step's time is that of its calls.
 _FEW_ROWS = 1000
 #: How many times larger than what is predicted the products of coefficients with columns' means, or deviations, may be
@@ -191,7 +193,8 @@ class LinearModel(SparseCoefMixin, BaseTorchEstimator):
         if of_pieces and problem.density < FILLED:  # by products with the rows
             exact = _PLAIN_STEPS * n * 4 * c * d * problem.density
         elif (newton_params is None or of_pieces) and system <= Newton.max_params:
-            exact = _NEWTON_STEPS * 2 * n_pairs * products
+            per_row = _WITHIN * (c - 1) if of_pieces and loss.target == "codes" else n_pairs
+            exact = _NEWTON_STEPS * (2 * per_row * products + system**3 / 3)
         elif self._has_preconditioner(loss):
             exact = _LBFGS_STEPS * n * 4 * c * d * problem.density + c * products
         else:

@@ -19,8 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from skdeep.exact.hinge_newton import Bends, directions
-from skdeep.exact.hinge_terms import Terms, WestonWatkins
-from skdeep.exact.rivals import ByClass
+from skdeep.exact.hinge_terms import Terms
 from skdeep.exact.rows import Rows
 
 #: Width of smoothing: at first; at least, where it is the gap of a start near the optimum; what it is multiplied by
@@ -76,7 +75,6 @@ class Problem:
     weight: np.ndarray
     rho: np.ndarray
     intercept: bool
-    _by_class: ByClass | None = None
 
     def __post_init__(self) -> None:
         self.penalised, self.trained = self.rho > 0, (self.weight > 0)[:, None]
@@ -88,19 +86,12 @@ class Problem:
     def select(self, models: np.ndarray | list[int]) -> Problem:
         """Take some of the models."""
         terms, weight, rho = self.terms.select(models), self.weight[models], self.rho[models]
-        return Problem(self.rows, terms, weight, rho, self.intercept, self._by_class)
+        return Problem(self.rows, terms, weight, rho, self.intercept)
 
     def of_rows(self, index: np.ndarray) -> Problem:
         """Take some of the rows."""
         weight = self.weight[:, index]
         return Problem(self.rows.select(index), self.terms.of_rows(index), weight, self.rho, self.intercept)
-
-    def by_class(self) -> ByClass:
-        """Sort rows by class, of Weston and Watkins' hinges."""
-        if self._by_class is None:
-            assert isinstance(self.terms, WestonWatkins)
-            self._by_class = ByClass(self.rows, self.terms.codes, self.terms.n_scores)
-        return self._by_class
 
     def at(self, params: np.ndarray, slope: np.ndarray, margin: np.ndarray) -> _At:
         """Compute the objective at parameters, and what is left of a gap at slopes."""
@@ -331,8 +322,7 @@ class Descent:
         bends = Bends(
             free, coupling, problem.weight / self.delta[:, None], problem.factors(at.gradient, self.delta, self.caution)
         )
-        by_class = problem.by_class if type(problem.terms) is WestonWatkins else None
-        return directions(problem.rows, problem.terms, bends, at.gradient, problem.intercept, by_class)
+        return directions(problem.rows, problem.terms, bends, at.gradient, problem.intercept)
 
     def go(self, step: np.ndarray, at: _At) -> np.ndarray:
         """Move along a direction to the least value; return the slopes there."""

@@ -14,16 +14,14 @@ from typing import NamedTuple
 import numpy as np
 from scipy.linalg.lapack import dpotrf, dpotrs, spotrf, spotrs
 
-from skdeep.exact.hinge_terms import Terms
-from skdeep.exact.rivals import MAX_CLASSES, ByClass
-from skdeep.exact.rows import Rows
+from skdeep.exact.hinge_terms import Terms, WestonWatkins
+from skdeep.exact.rows import Rows, SparseRows
 
-#: Largest systems that are solved without iterations; and those from which single precision is twice as fast.
-_DIRECT, _MANY = 600, 200
+#: Largest systems that are solved without iterations: of free terms or parameters, and of parameters by pairs of
+#: classes; those from which single precision is twice as fast; and those of parameters that take one call.
+_DIRECT, _DIRECT_PAIRS, _MANY, _FEW = 600, 1024, 200, 64
 #: Most values of rows that are made dense, and columns of the systems that precondition.
 _MAX_VALUES, _MAX_COLUMNS = 2**23, 300
-#: What must be more for second derivatives to be added up by class: free terms, times columns squared.
-_CROWDED = 2**16
 #: Share of the residual that conjugate gradients may leave, and most of their steps.
 _INEXACT, _MAX_STEPS = 0.1, 200
 
@@ -37,24 +35,17 @@ class Bends(NamedTuple):
     factor: np.ndarray  # the penalty's second derivative, with some more where there is none, (K, C, D)
 
 
-def directions(
-    rows: Rows,
-    terms: Terms,
-    bends: Bends,
-    gradient: np.ndarray,
-    intercept: bool,
-    by_class: Callable[[], ByClass] | None = None,
-) -> np.ndarray:
-    """Compute Newton's directions (K, C, D), each downhill; `by_class` sorts rows, of rivals that nothing couples."""
+def directions(rows: Rows, terms: Terms, bends: Bends, gradient: np.ndarray, intercept: bool) -> np.ndarray:
+    """Compute Newton's directions (K, C, D), each downhill."""
     K, C, D = gradient.shape
     step = np.empty_like(gradient)
     index = bends.free.nonzero()
     ends = index[0].searchsorted(np.arange(K + 1)).tolist()
     counts = [after - before for before, after in pairwise(ends)]
-    has_classes = by_class is not None and C <= MAX_CLASSES
-    crowded = [has_classes and C * D <= min(count, _DIRECT) and count * D * D > _CROWDED for count in counts]
+    dense, has_pairs = not isinstance(rows, SparseRows), type(terms) is WestonWatkins and _FEW < C * D <= _DIRECT_PAIRS
+    paired = [has_pairs and dense and count > min(C * D, _DIRECT) for count in counts]
     large = [min(count, C * D) > _DIRECT or count * rows.n_values > _MAX_VALUES * rows.shape[0] for count in counts]
-    apart = [any(pair) for pair in zip(large, crowded, strict=True)]
+    apart = [any(pair) for pair in zip(large, paired, strict=True)]
     if not all(apart):
         if any(apart):
             kept = ~np.array(apart)[index[0]]
@@ -64,9 +55,9 @@ def directions(
         E = terms.directions(bends.free, index, bends.coupling)
         E *= np.sqrt(bends.scale[model, row])[:, None]
     for k in range(K):
-        if crowded[k] and by_class is not None:
-            second = bends.free[k] * bends.scale[k]
-            H = by_class().hessians(second.take(by_class().place)[None])[0]
+        if paired[k]:
+            assert isinstance(terms, WestonWatkins)
+            H = _of_pairs(rows, terms.codes, bends.free[k], bends.scale[k])
             step[k] = _of_hessian(H, bends.factor[k], gradient[k], intercept)
             continue
         if large[k]:
@@ -75,11 +66,36 @@ def directions(
             step[k] = _conjugate_gradients(rows, terms.select([k]), own, gradient[k], intercept)
             continue
         part = slice(ends[k], ends[k + 1])
-        if counts[k] > C * D or C * D <= 64:
+        if counts[k] > C * D or C * D <= _FEW:
             step[k] = _primal(E[part], rows.take(row[part]), bends.factor[k], gradient[k], intercept)
         else:
             step[k] = _dual(E[part], rows.select(row[part]), bends.factor[k], gradient[k], intercept)
     return step
+
+
+def _of_pairs(rows: Rows, codes: np.ndarray, free: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """Add up second derivatives (C D, C D) of terms (C, n), by the pair of each: its row's class and its rival.
+
+    Of all terms of a pair, the products of columns Q are in the blocks of both, and -Q is between them.
+    """
+    (C, _), D = free.shape, rows.shape[1]
+    rival, row = free.nonzero()
+    own = codes[row]
+    pair = np.minimum(own, rival) * C + np.maximum(own, rival)
+    order = pair.argsort(kind="stable")
+    row, (pairs, starts) = row[order], np.unique(pair[order], return_index=True)
+    root, Q = np.sqrt(scale), np.empty((len(pairs), D, D))
+    for products, part in zip(Q, np.split(row, starts[1:]), strict=True):
+        Z = rows.take(part) * root.take(part)[:, None]
+        np.matmul(Z.T, Z, out=products)
+    flat = Q.reshape(len(pairs), D * D)
+    a, b = np.divmod(pairs, C)
+    blocks, ends = np.zeros((C, C, D * D)), np.zeros((C, len(pairs)))
+    ends[a, np.arange(len(pairs))] = ends[b, np.arange(len(pairs))] = 1
+    classes = np.arange(C)
+    blocks[classes, classes] = ends @ flat
+    blocks[a, b] = blocks[b, a] = -flat
+    return blocks.reshape(C, C, D, D).swapaxes(1, 2).reshape(C * D, C * D)
 
 
 def _primal(E: np.ndarray, Z: np.ndarray, factor: np.ndarray, gradient: np.ndarray, intercept: bool) -> np.ndarray:

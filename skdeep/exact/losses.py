@@ -324,10 +324,14 @@ class SquaredWestonWatkins(RowLoss):
         more = more[:, self.codes][:, None]
         return found + more * (missing[:, :, None] - own)
 
+    def is_within(self, scores: np.ndarray) -> np.ndarray:
+        """Tell which rivals are within their margins, (K, C, n)."""
+        found = scores > (scores[:, self.codes, self._each] - 1 - KINK)[:, None]
+        found[:, self.codes, self._each] = False
+        return found
+
     def _active(self, scores: np.ndarray) -> np.ndarray:
-        active = 2.0 * (scores > (scores[:, self.codes, self._each] - 1 - KINK)[:, None])
-        active[:, self.codes, self._each] = 0
-        return active
+        return 2.0 * self.is_within(scores)
 
     def _own(self, active: np.ndarray) -> np.ndarray:
         own = active.copy()

@@ -17,7 +17,7 @@ _EPS = float(np.finfo(np.float64).eps)
 #: Pivots below so many units of the last place may be all that rounding leaves of a direction without curvature.
 SINGULAR = 1000
 #: Unknowns of a system whose entries are looked up in one go.
-_SMALL_SYSTEM = 200
+SMALL_SYSTEM = 200
 #: Systems, and unknowns below, for which two calls for all together take less time than two for each.
 _MANY_SYSTEMS, _FEW_UNKNOWNS = 8, 32
 #: Most scores of models that take steps at a time: they stay in the cache.
@@ -63,7 +63,7 @@ class Newton:
         if loss.separable:
             hessians = stack.rows.gram(factor)
         else:
-            if stack.rows.keeps_products(len(factor)) and C * D <= _SMALL_SYSTEM:
+            if stack.rows.keeps_products(len(factor)) and C * D <= SMALL_SYSTEM:
                 whole = stack.rows.half_gram(factor).reshape(K, -1).take(of_all(C, D), axis=1)
             else:
                 blocks = stack.rows.gram(factor).reshape(K, -1, D, D)
@@ -88,9 +88,11 @@ class Newton:
             hessians *= scale[:, :, None]
             hessians *= scale[:, None]
             found = _solve(hessians, right * scale, np.ones(len(right))) * scale
-        direction = found.reshape(K, C, D)
-        # far from the optimum, where the curvature falls along the way, one step after the other is too short
-        direction *= (-1 - np.fmax(stack.left, 0.0))[:, None, None]
+        return self.lengthened(-found.reshape(K, C, D), stack)
+
+    def lengthened(self, direction: np.ndarray, stack: Stack) -> np.ndarray:
+        """Make directions longer: far from the optimum, where the curvature falls along the way, they are too short."""
+        direction *= (1 + np.fmax(stack.left, 0.0))[:, None, None]
         return direction
 
 

@@ -20,17 +20,28 @@ def chained(keys: Sequence[Any], strength: np.ndarray) -> dict[Any, np.ndarray]:
     return {key: np.array(chain) for key, chain in chains.items()}
 
 
-def levels(keys: Sequence[Any], strength: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
+def levels(
+    keys: Sequence[Any], strength: np.ndarray, kind: np.ndarray | None = None
+) -> tuple[list[np.ndarray], np.ndarray]:
     """Decide which models are solved together, and after which others (-1: after none).
 
     Models of equal keys, which differ in their penalties only, follow each other from the strongest to the weakest, so
     that each begins where the one before it ended. Chains are in the order of their first models, however strong: the
-    curvature of the first model of a level is what all steps there are scaled by.
+    curvature of the first model of a level is what all steps there are scaled by. Where models are of a `kind` (K,),
+    the first chain of a kind leads the others, which begin where its first model ends.
     """
     chains, before = sorted(chained(keys, strength).values(), key=min), np.full(len(keys), -1)
+    leaders: dict[int, int] = {}
+    later = []
     for chain in chains:
         before[chain[1:]] = chain[:-1]
-    return [np.array([c[i] for c in chains if len(c) > i]) for i in range(max(map(len, chains)))], before
+        leader = chain[0] if kind is None else leaders.setdefault(kind[chain[0]], chain[0])
+        later.append(int(leader != chain[0]))
+        if later[-1]:
+            before[chain[0]] = leader
+    each = list(zip(chains, later, strict=True))
+    deepest = max(len(chain) + late for chain, late in each)
+    return [np.array([c[i - late] for c, late in each if 0 <= i - late < len(c)]) for i in range(deepest)], before
 
 
 def in_batches(models: np.ndarray, rows: Rows, loss: RowLoss, way: Directions) -> list[np.ndarray]:
@@ -44,29 +55,32 @@ def follow(
     loss: RowLoss,
     weight: np.ndarray,
     rho: np.ndarray,
+    start: np.ndarray,
     kind: np.ndarray,
     directions: Callable[[np.ndarray], Directions],
-    tol: np.ndarray,
-    max_iter: int,
+    limits: tuple[np.ndarray, int],
 ) -> Solution:
-    """Minimise objectives that differ in weights and penalties; see `skdeep.exact.descent`.
+    """Minimise objectives that differ in weights and penalties, from a `start` (K, C, D); see `skdeep.exact.descent`.
 
     Models of one `kind` (K,) differ in these alone. ``directions(kind)`` makes the directions of models of some kinds,
-    whose penalties are about the same.
+    whose penalties are about the same. The `limits` are tolerances (K,), and the most iterations.
     """
-    K, C, D = len(rho), loss.n_scores, rows.shape[1]
-    params, bound = np.zeros((K, C, D)), np.zeros(K)
+    tol, max_iter = limits
+    K, params, bound = len(rho), start.copy(), np.zeros(len(rho))
     curve: list[list[float]] = [[] for _ in range(K)]
     stopped: list[str | None] = [None] * K
-    rows_of = [one.tobytes() for one in weight] * (1 if len(weight) > 1 else K)
-    each, before = levels(list(zip(rows_of, kind.tolist(), strict=True)), rho.max(1))
+    rows_of, strength = [one.tobytes() for one in weight] * (1 if len(weight) > 1 else K), rho.max(1)
+    # which terms are within margins depends little on a few rows
+    each, before = levels(list(zip(rows_of, kind.tolist(), strict=True)), strength, kind if loss.piecewise else None)
     way = directions(kind[each[0]])
     for models in (batch for level in each for batch in in_batches(level, rows, loss, way)):
         own, own_loss = weight if len(weight) == 1 else weight[models], loss.keep(models)
         last = before[models]
-        starts = [params[last] if last[0] >= 0 else np.zeros((len(models), C, D))]
-        if last[0] >= 0 and before[last[0]] >= 0:
-            starts.append(2 * starts[0] - params[before[last]])
+        starts = [params[np.where(last >= 0, last, models)]]
+        if last[0] >= 0:
+            earlier = np.where((before[last] >= 0) & (strength[before[last]] != strength[last]), before[last], last)
+            if (earlier != last).any():
+                starts.append(2 * starts[0] - params[earlier])
         stacks = [Stack(rows, own_loss, own, rho[models], start) for start in starts]
         stack = stacks[-1] if all((stacks[-1].value <= other.value).all() for other in stacks) else stacks[0]
         way = way.again(kind[models])

@@ -25,8 +25,8 @@ from skdeep.fitting.solving import solve
 _MOST_FOLDS, _ENOUGH, _ENOUGH_PER_CLASS = 5, (300, 1500), 40
 #: Rows held out by two folds or more that are enough for one temperature: further folds hold out nothing.
 _ENOUGH_HELD_OUT = 400
-#: Scores of all rows up to which folds train in the stack of the model on all rows.
-_FEW_TERMS = 2**14
+#: Scores of all rows up to which folds train in the stack of the model on all rows; and if they begin at its optimum.
+_FEW_TERMS, _MANY_TERMS = 2**14, 2**18
 
 
 def calibrate_each(recipe: Recipe, problem: Problem, members: list[Member], seed: int) -> None:
@@ -89,9 +89,9 @@ def deal_beside(recipe: Recipe, problem: Problem, members: list[Member], seed: i
     """
     leader = members[0].estimator
     watched = leader.early_stopping or leader.verbose or leader.callbacks
-    exact = recipe.solver == "exact" and not recipe.loss.smooth
-    small = problem.n_rows * recipe.n_outputs <= _FEW_TERMS
-    if len(members) > 1 or watched or not (exact and small and _is_calibrated(leader)):
+    hinges = recipe.solver in FULL_BATCH and not recipe.loss.twice_smooth
+    small = problem.n_rows * recipe.n_outputs <= (_MANY_TERMS if recipe.loss.smooth else _FEW_TERMS)
+    if len(members) > 1 or watched or not (hinges and small and _is_calibrated(leader)):
         return None
     dealt = _deal(recipe, problem, members, seed)
     dealt.models = [_fold_model(members[0], *dealt.rest[f], 0, RandomSource(seed)) for f in dealt.folds.numbers]

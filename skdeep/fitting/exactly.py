@@ -28,6 +28,7 @@ from skdeep.exact import (
     hinge_norms,
     huber,
     moments,
+    newton_rivals,
     normal,
     piecewise,
     wide,
@@ -44,7 +45,6 @@ from skdeep.exact.losses import (
     SquaredLoss,
     SquaredWestonWatkins,
 )
-from skdeep.exact.newton import Newton
 from skdeep.exact.newton_cg import NewtonCG
 from skdeep.exact.path import follow, in_batches
 from skdeep.exact.row_space import has_free_column
@@ -338,18 +338,19 @@ def _descend(recipe: Recipe, arrays: Arrays, loss: RowLoss, max_iter: int) -> So
     def directions(group: np.ndarray) -> descent.Directions:
         if by_products:
             return NewtonCG()
-        return Newton(n_columns, arrays.alike) if newton else LBFGS(group)
+        return newton_rivals.directions_of(rows, loss, arrays.alike) if newton else LBFGS(group)
 
     way = directions(np.arange(len(params)))
     batches = in_batches(np.arange(len(params)), rows, loss, way)
     has_path = len(batches) > 1 and len({own.tobytes() for own in weight}) < n_models
     ends_there = not params.any() and min(max_iter, max_fun) >= _ENOUGH
+    params = newton_rivals.start(way, rows, weight, rho, params) if ends_there else params
     if n_models > 1 and ends_there and (has_path or loss.piecewise or not newton):
         kind = np.arange(len(params)) % (n_alike := len(params) // n_models)
         if not newton and len(weight) > 1:
             squares = rows.diagonal(weight)
             kind += n_alike * np.where(near(squares, squares[kind]), 0, normal.distinct(weight)[1])
-        solution = follow(rows, loss, weight, rho, kind, directions, tol, max_iter)
+        solution = follow(rows, loss, weight, rho, params, kind, directions, (tol, max_iter))
     else:
         parts = []
         for models in batches:
