@@ -29,7 +29,7 @@ plt.style.use("petroff10")
 
 X, y = make_blobs(200, centers=[[-3, 0], [3, 0], [0, 4]], cluster_std=0.7, random_state=0)
 alpha = 0.01
-svm = HingeClassifier(alpha=alpha, calibration=None, random_state=0).fit(X, y)
+svm = HingeClassifier("hinge", alpha=alpha, calibration=None, random_state=0).fit(X, y)
 scores, target = torch.from_numpy(svm.decision_function(X)), torch.from_numpy(y)
 
 lead = scores[range(200), y] - torch.topk(scores, 2).values[:, 1]  # of the true class, over the next

@@ -579,8 +579,8 @@ def test_a_warm_start_cannot_change_the_network(changed):
 @pytest.mark.parametrize(
     "cls, params, culprit",
     [
-        (HingeClassifier, {}, "loss"),
-        (HingeClassifier, {"multi_class": "ovr"}, "loss"),
+        (HingeClassifier, {"loss": "hinge"}, "loss"),
+        (HingeClassifier, {"loss": "hinge", "multi_class": "ovr"}, "loss"),
         (HingeClassifier, {"loss": "squared_hinge", "penalty": "l1"}, "penalty='l1'"),
         (SoftmaxClassifier, {"penalty": "l1"}, "penalty='l1'"),
         (SoftmaxClassifier, {"penalty": "elasticnet"}, "penalty='elasticnet'"),

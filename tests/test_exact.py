@@ -450,15 +450,15 @@ def test_what_takes_long_is_left_to_steps(monkeypatch):
     rng = np.random.default_rng(0)
     X, y = rng.normal(size=(240, 4)), np.arange(240) % 60
     fast = {"calibration": None, "max_iter": 3, "tol": 1.0}
-    assert HingeClassifier(**fast).fit(X, y).solver_ == "sgd"
-    assert HingeClassifier(multi_class="ovr", **fast).fit(X, y).solver_ == "exact"
-    assert HingeClassifier(**fast).fit(X, y % 40).solver_ == "exact"
+    assert HingeClassifier("hinge", **fast).fit(X, y).solver_ == "sgd"
+    assert HingeClassifier("hinge", multi_class="ovr", **fast).fit(X, y).solver_ == "exact"
+    assert HingeClassifier("hinge", **fast).fit(X, y % 40).solver_ == "exact"
     words = sparse.random(1000, 3000, 0.004, format="csr", random_state=0)
-    assert HingeClassifier(**fast).fit(words, np.arange(1000) % 40).solver_ == "sgd"
-    assert HingeClassifier(**fast).fit(words, np.arange(1000) % 4).solver_ == "exact"
+    assert HingeClassifier("hinge", **fast).fit(words, np.arange(1000) % 40).solver_ == "sgd"
+    assert HingeClassifier("hinge", **fast).fit(words, np.arange(1000) % 4).solver_ == "exact"
     words = sparse.random(20_000, 900, 0.005, format="csr", random_state=0)  # whose products are few
     assert SoftmaxClassifier(max_iter=2, tol=1.0).fit(words, np.arange(20_000) % 2).solver_ == "lbfgs"
     monkeypatch.setattr(rivals, "_directions", lambda *of: pytest.fail("pairs of pairs"))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        HingeClassifier(solver="exact", calibration=None, max_iter=2).fit(X, y)
+        HingeClassifier("hinge", solver="exact", calibration=None, max_iter=2).fit(X, y)

@@ -351,11 +351,11 @@ def test_a_warm_start_begins_where_the_model_is():
 # ---- objectives with kinks -------------------------------------------------------------------------------------------
 
 KINKS = [
-    HingeClassifier(calibration=None),
-    HingeClassifier(multi_class="ovr", calibration=None),
-    HingeClassifier(multi_class="crammer_singer", calibration=None),
+    HingeClassifier("hinge", calibration=None),
+    HingeClassifier("hinge", multi_class="ovr", calibration=None),
+    HingeClassifier("hinge", multi_class="crammer_singer", calibration=None),
     HingeClassifier("squared_hinge", multi_class="crammer_singer", calibration=None),
-    HingeClassifier(penalty="l1", calibration=None),
+    HingeClassifier("hinge", penalty="l1", calibration=None),
     SoftmaxClassifier("l1"),
     SoftmaxClassifier("elasticnet", label_smoothing=0.1),
     SigmoidClassifier("l1"),
@@ -393,12 +393,12 @@ def test_what_has_no_exact_solver_is_refused():
     with pytest.raises(ValueError, match="solver='exact' minimises all losses with any penalty, but for squared"):
         clone(squared).set_params(solver="exact").fit(*SETS["iris"])
     with pytest.raises(ValueError, match="early_stopping=True has nothing to stop"):
-        HingeClassifier(solver="exact", early_stopping=True).fit(*SETS["iris"])
+        HingeClassifier("hinge", solver="exact", early_stopping=True).fit(*SETS["iris"])
     assert squared.fit(*SETS["iris"]).solver_ == "sgd"
 
 
 def test_the_gap_is_named_where_iterations_end():
-    model = HingeClassifier(calibration=None, max_iter=3)
+    model = HingeClassifier("hinge", calibration=None, max_iter=3)
     with pytest.warns(
         ConvergenceWarning, match=r"within 3 iterations .* duality gap is .*, more than tol / 100 = 1e-06"
     ):
@@ -408,7 +408,7 @@ def test_the_gap_is_named_where_iterations_end():
 
 def test_validation_data_is_looked_at_once():
     X, y = SETS["iris"]
-    model = HingeClassifier().fit(X[::2], y[::2], X_val=X[1::2], y_val=y[1::2])
+    model = HingeClassifier("hinge").fit(X[::2], y[::2], X_val=X[1::2], y_val=y[1::2])
     assert model.solver_ == "exact" and model.validation_scores_[-1] > 0.9
 
 
@@ -417,7 +417,7 @@ def test_the_fold_models_of_a_calibration_are_near_enough():
     X, y = SETS["wine"]
     found = []
     for solver in ("exact", "sgd"):
-        model = HingeClassifier(alpha=0.01, solver=solver, random_state=0).fit(X, y)
+        model = HingeClassifier("hinge", alpha=0.01, solver=solver, random_state=0).fit(X, y)
         found.append(model.temperature_)
     assert found[0] == pytest.approx(found[1], rel=0.1)
 

@@ -127,7 +127,7 @@ def test_columns_that_depend_on_others():
     X = np.c_[X, X[:, :3].mean(1).astype(np.float32), X[:, 0]]
     y = (np.log(X[:, :3]) + rng.normal(size=(300, 3))).argmax(1)
     for alpha in (1e-1, 1e-3):
-        model = HingeClassifier(penalty="l1", alpha=alpha, calibration=None).fit(X, y)
+        model = HingeClassifier("hinge", penalty="l1", alpha=alpha, calibration=None).fit(X, y)
         sgd = clone(model).set_params(solver="sgd", random_state=0).fit(X, y)
         scores = model.decision_function(X)
         value = losses("weston_watkins", scores, y).mean() + alpha * np.abs(model.coef_).sum()
@@ -138,7 +138,7 @@ def test_columns_that_depend_on_others():
 @each_kind
 @pytest.mark.parametrize("penalty", ["l1", "elasticnet"])
 def test_classifiers_are_at_their_optimum(kind, penalty):
-    model = HingeClassifier(penalty=penalty, multi_class=kind, alpha=0.01, calibration=None).fit(IRIS, IRIS_Y)
+    model = HingeClassifier("hinge", penalty=penalty, multi_class=kind, alpha=0.01, calibration=None).fit(IRIS, IRIS_Y)
     assert model.solver_ == "exact" and 0 <= model.certificate_ <= 1e-6
     again = clone(model).fit(sparse.csr_array(IRIS), IRIS_Y)
     assert again.loss_ == pytest.approx(model.loss_, rel=1e-6)
@@ -149,7 +149,7 @@ def test_classifiers_are_at_their_optimum(kind, penalty):
 
 
 def test_searches_are_as_one_by_one():
-    model, grid = HingeClassifier(penalty="l1", calibration=None), {"alpha": [1e-3, 1e-2, 1e-1]}
+    model, grid = HingeClassifier("hinge", penalty="l1", calibration=None), {"alpha": [1e-3, 1e-2, 1e-1]}
     folds = StratifiedKFold(3)
     ours = OwnGridSearchCV(model, grid, cv=folds).fit(IRIS, IRIS_Y)
     theirs = GridSearchCV(model, grid, cv=folds).fit(IRIS, IRIS_Y)
@@ -160,7 +160,7 @@ def test_searches_are_as_one_by_one():
 def test_larger_ones_are_left_to_steps_or_refused():
     rng = np.random.default_rng(0)
     X, y = rng.normal(size=(40, 1500)), np.arange(40) % 3
-    model = HingeClassifier(penalty="l1", alpha=0.01, calibration=None, max_iter=2, random_state=0)
+    model = HingeClassifier("hinge", penalty="l1", alpha=0.01, calibration=None, max_iter=2, random_state=0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         assert clone(model).fit(X, y).solver_ == "sgd"
@@ -242,14 +242,14 @@ def test_many_models_are_solved_in_parts(kind, monkeypatch):
 def test_classes_without_rows_stay_near(kind, penalty):
     """Their intercepts were anything down to -1e13 and beyond, and temperatures knew no other scores."""
     weight = 1.0 * (IRIS_Y != 2)
-    model = HingeClassifier(penalty=penalty, multi_class=kind, alpha=0.01).fit(IRIS, IRIS_Y, weight)
+    model = HingeClassifier("hinge", penalty=penalty, multi_class=kind, alpha=0.01).fit(IRIS, IRIS_Y, weight)
     assert np.abs(model.intercept_).max() < 30 and set(model.predict(IRIS[IRIS_Y != 2])) == {0, 1}
     assert (model.predict_proba(IRIS[IRIS_Y != 2]).max(1) > 0.9).all()
 
 
 def test_iterations_are_no_more_than_they_may_be():
     with pytest.warns(ConvergenceWarning, match="within 3 iterations"):
-        model = HingeClassifier(penalty="l1", alpha=0.01, calibration=None, max_iter=3).fit(IRIS, IRIS_Y)
+        model = HingeClassifier("hinge", penalty="l1", alpha=0.01, calibration=None, max_iter=3).fit(IRIS, IRIS_Y)
     assert model.n_iter_ == 3
 
 

@@ -74,6 +74,15 @@ def solved(kind, Z, y, w, rho, C, gap=1e-9, **options):
 # ---- the optimum -----------------------------------------------------------------------------------------------------
 
 
+def test_columns_that_a_stack_leads_astray_are_solved_alone():
+    """Few rows have nearly all weight: it ended at 849, where 1e-6 is possible, and said that it had no certificate."""
+    Z, y, _ = random_problem(2931, 15, 39, 2, 0.1, False)
+    w = 10 ** -np.random.default_rng(2931).uniform(0, 12, 15)
+    rho = penalty(10**-4.45703125, Z.shape[1], False)[0]
+    found = solved("ovr", Z, y, w / w.sum(), rho, 2, gap=1e-6)
+    assert found.value[0] == pytest.approx(1.1218e-6, rel=1e-3)
+
+
 @each_kind
 @pytest.mark.parametrize("intercept", [True, False])
 def test_a_general_solver_finds_the_same(kind, intercept):

@@ -31,9 +31,9 @@ CLASSIFIERS = {
     "sigmoid": SigmoidClassifier(tol=1e-9),
     "squared hinge, ovr": HingeClassifier("squared_hinge", multi_class="ovr", tol=1e-9, calibration=None),
     "squared hinge": HingeClassifier("squared_hinge", tol=1e-9, calibration=None),
-    "hinge": HingeClassifier(tol=1e-6, calibration=None),
-    "hinge, ovr": HingeClassifier(multi_class="ovr", tol=1e-6, calibration=None),
-    "crammer_singer": HingeClassifier(multi_class="crammer_singer", tol=1e-6, calibration=None),
+    "hinge": HingeClassifier("hinge", tol=1e-6, calibration=None),
+    "hinge, ovr": HingeClassifier("hinge", multi_class="ovr", tol=1e-6, calibration=None),
+    "crammer_singer": HingeClassifier("hinge", multi_class="crammer_singer", tol=1e-6, calibration=None),
 }
 REGRESSORS = {
     loss: LinearRegressor(loss, tol=1e-7)

@@ -139,7 +139,7 @@ def test_hinges_that_take_no_notice_of_a_rare_class(calibration):
     y = np.repeat([0, 1], [950, 50])
     X = rng.normal(size=(1000, 2)) + 2 * y[:, None] * [1, 0]
     with pytest.warns(UserWarning, match="All coefficients are zero at the optimum.*class_weight='balanced'"):
-        HingeClassifier(calibration=calibration).fit(X, y)
-    for other in ({"loss": "squared_hinge"}, {"class_weight": "balanced"}):
+        HingeClassifier("hinge", calibration=calibration).fit(X, y)
+    for other in ({"loss": "squared_hinge"}, {"loss": "hinge", "class_weight": "balanced"}):
         clf = HingeClassifier(calibration=calibration, **other).fit(X, y)  # without a warning
         assert roc_auc_score(y, clf.decision_function(X)) > 0.85

@@ -78,7 +78,7 @@ def test_a_small_fit_takes_one(monkeypatch):
         return solve(*args, **options)
 
     monkeypatch.setattr(hinge, "solve", watched)
-    HingeClassifier(random_state=0).fit(IRIS, IRIS_Y)
+    HingeClassifier("hinge", random_state=0).fit(IRIS, IRIS_Y)
     assert during and all(set(each) == {1} for each in during)
 
 

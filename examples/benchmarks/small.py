@@ -73,7 +73,7 @@ def fits(name: str, n: int, n_classes: int) -> dict:
         lasso = LogisticRegression(l1_ratio=1, solver="saga", tol=1e-8, max_iter=100_000)
     pairs = {
         "softmax": (SoftmaxClassifier(random_state=0), scaled(LogisticRegression())),
-        "hinge": (HingeClassifier(**ours), scaled(LinearSVC())),
+        "hinge": (HingeClassifier("hinge", **ours), scaled(LinearSVC())),
         "squared hinge, ovr": (HingeClassifier("squared_hinge", multi_class="ovr", **ours), scaled(LinearSVC())),
         "hinge, probabilities": (HingeClassifier(random_state=0), scaled(CalibratedClassifierCV(LinearSVC()))),
         "softmax, L1": (SoftmaxClassifier("l1", random_state=0), scaled(lasso)),
@@ -98,7 +98,7 @@ def searches(n: int) -> dict:
 
     return {
         "search, softmax": (ours(SoftmaxClassifier(random_state=0)), theirs(LogisticRegression())),
-        "search, hinge": (ours(HingeClassifier(**linear)), theirs(LinearSVC())),
+        "search, hinge": (ours(HingeClassifier("hinge", **linear)), theirs(LinearSVC())),
         "search, squared hinge, ovr": (
             ours(HingeClassifier("squared_hinge", multi_class="ovr", **linear)),
             theirs(LinearSVC()),

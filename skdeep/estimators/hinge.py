@@ -13,8 +13,6 @@ from skdeep.estimators.linear import LinearClassifier
 from skdeep.estimators.prediction import ScoresMixin
 from skdeep.fitting.exactly import n_unknowns
 
-#: What alpha="auto" is for plain hinges, times the weight of the rows.
-_AUTO_ALPHA = 5.0
 #: Most classes of which hinges of rivals are solved to their optimum: it takes ten times as long as steps with 100.
 _MANY_CLASSES = 48
 #: Most unknowns of hinges beside an L1 norm, which take twice as long as steps with so many.
@@ -34,11 +32,11 @@ class HingeClassifier(ScoresMixin, LinearClassifier):
     - "ovr": :math:`\sum_j (1 - t_{ij} s_{ij})_+` with :math:`t_{ij} = 1` for the true class and -1 elsewhere: one
       binary machine per class, as LinearSVC's;
 
-    each term squared for ``loss="squared_hinge"``. Two classes have one column of scores, and one loss.
+    each term squared for ``loss="squared_hinge"``, as in LinearSVC. Two classes have one column of scores, one loss.
 
     Parameters
     ----------
-    loss : {"hinge", "squared_hinge"}, default="hinge"
+    loss : {"squared_hinge", "hinge"}, default="squared_hinge"
         Whether margin violations count linearly or squared.
     multi_class : {"weston_watkins", "crammer_singer", "ovr"}, default="weston_watkins"
         The loss for more than two classes.
@@ -76,19 +74,16 @@ class HingeClassifier(ScoresMixin, LinearClassifier):
     (2, 3)
     """
 
-    loss: str = field(default="hinge", kw_only=False)
+    loss: str = field(default="squared_hinge", kw_only=False)
     multi_class: str = "weston_watkins"
     calibration: str | None = "temperature"
 
+    # hinges bend more than cross-entropies do, or all at once: they predict best under a stronger penalty
+    _auto_alpha: ClassVar[float] = 5.0
     _parameter_constraints: ClassVar[dict] = {
-        "loss": [StrOptions({"hinge", "squared_hinge"})],
+        "loss": [StrOptions({"squared_hinge", "hinge"})],
         "multi_class": [StrOptions({"weston_watkins", "crammer_singer", "ovr"})],
     }
-
-    @property
-    def _auto_alpha(self) -> float:  # type: ignore[override]
-        # the optimum of hinges predicts best under a stronger penalty than mini-batches that end near it
-        return _AUTO_ALPHA if self.loss == "hinge" else 1.0
 
     def _is_certificate_cheap(self, problem: Problem, loss: Loss) -> bool:
         is_small = self.n_outputs_ <= _MANY_CLASSES or self.multi_class == "ovr"

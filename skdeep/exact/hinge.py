@@ -45,13 +45,26 @@ def solve(
         return _together(rows, loss, weight, rho, goal, max_iter, start)
     if isinstance(loss, Hinges) and hinge_rows.are_apart(rows, loss):
         found = Solution.blank(K, C, D, n)
-        columns = [solve(rows, Hinges(own[None]), weight, rho, goal, max_iter) for own in (loss.sign + 1) / 2]
-        _put(Solution.interleaved(columns), np.arange(K), found)
+        _put(_by_columns(rows, loss, weight, rho, goal, max_iter), np.arange(K), found)
         return found
     found, left = hinge_rows.solve(rows, loss, weight, rho, goal, max_iter)
     if len(left):
         _put(_together(rows, loss, weight[left], rho[left], goal[left], max_iter, None), left, found)
+    if isinstance(loss, Hinges) and C > 1:  # alone, few rows say where the end is
+        for k in np.flatnonzero(~found.converged):
+            model = slice(k, k + 1)
+            alone = _by_columns(rows, loss, weight[model], rho[model], goal[model], max_iter)
+            if alone.value.sum() < found.value[k]:
+                _put(alone, np.array([k]), found)
     return found
+
+
+def _by_columns(
+    rows: Rows, loss: Hinges, weight: np.ndarray, rho: np.ndarray, goal: np.ndarray, max_iter: int
+) -> Solution:
+    """Minimise hinges one column of scores after the other; of each model, what is found of its columns follows."""
+    columns = [solve(rows, Hinges(own[None]), weight, rho, goal, max_iter) for own in (loss.sign + 1) / 2]
+    return Solution.interleaved(columns)
 
 
 def _together(

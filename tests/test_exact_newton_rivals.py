@@ -1,0 +1,116 @@
+"""Squared hinges of rivals: optima by scipy, whatever the weights; and models of a stack as they are alone."""
+
+import numpy as np
+import pytest
+from scipy.optimize import minimize
+
+from skdeep import HingeClassifier
+from skdeep.exact import newton_rivals
+from skdeep.exact.descent import Stack, descend
+from skdeep.exact.losses import SquaredWestonWatkins
+from skdeep.exact.newton import Newton
+from skdeep.exact.rows import Rows
+from skdeep.fitting import fit
+
+N, D, C = 120, 21, 10
+
+
+def drawn(seed: int, intercept: bool = True):
+    """Rows, codes of an unequal number of classes' rows, and weights that leave some rows out."""
+    rng = np.random.default_rng(seed)
+    Z = rng.normal(size=(N, D))
+    if intercept:
+        Z[:, -1] = 1
+    codes = rng.choice(C, size=N, p=np.r_[0.4, np.full(C - 1, 0.6 / (C - 1))])
+    codes[:C] = np.arange(C)
+    Z[:, 0] += codes
+    weight = rng.uniform(0.2, 2, size=(3, N)) * (rng.random((3, N)) < 0.8)
+    return Z, codes, weight / weight.sum(1, keepdims=True)
+
+
+def best(Z, codes, weight, rho):
+    """Minimise by scipy."""
+
+    def objective(params):
+        V = params.reshape(C, D)
+        scores = Z @ V.T
+        violation = np.maximum(scores - scores[np.arange(N), codes][:, None] + 1, 0)
+        violation[np.arange(N), codes] = 0
+        slope = 2 * violation * weight[:, None]
+        slope[np.arange(N), codes] = -slope.sum(1)
+        value = weight @ (violation**2).sum(1) + 0.5 * (rho * V * V).sum()
+        return value, (slope.T @ Z + rho * V).ravel()
+
+    return minimize(objective, np.zeros(C * D), jac=True, method="L-BFGS-B", options={"maxiter": 20_000, "ftol": 1e-16})
+
+
+@pytest.mark.parametrize("intercept", [True, False])
+@pytest.mark.parametrize("strength", [1e-4, 1e-2, 1.0])
+def test_optima_are_those_of_scipy_in_stacks_and_alone(intercept, strength):
+    Z, codes, weight = drawn(0, intercept)
+    rho = np.full((3, D), strength)
+    if intercept:
+        rho[:, -1] = 0
+    rows, loss = Rows(Z), SquaredWestonWatkins(codes, C)
+    way = newton_rivals.directions_of(rows, loss, True)
+    assert type(way) is newton_rivals.NewtonOfRivals
+    begun = newton_rivals.start(way, rows, weight, rho, np.zeros((3, C, D)))
+    found = descend(Stack(rows, loss, weight, rho, begun), way, np.full(3, 1e-9), 200)
+    for k in range(3):
+        value = best(Z, codes, weight[k], rho[k]).fun
+        assert found.curve[k][-1] <= value + 1e-9
+        alone = descend(Stack(rows, loss, weight[k : k + 1], rho[k : k + 1], begun[:1]), way, np.full(1, 1e-9), 200)
+        np.testing.assert_allclose(alone.params[0], found.params[k], atol=1e-7)
+
+
+def test_directions_are_newtons():
+    Z, codes, weight = drawn(1)
+    rho = np.r_[np.full(D - 1, 0.01), 0][None].repeat(3, 0)
+    rows, loss = Rows(Z), SquaredWestonWatkins(codes, C)
+    params = np.random.default_rng(2).normal(size=(3, C, D))
+    of_rivals, known = (
+        way(Stack(rows, loss, weight, rho, params.copy())) for way in (newton_rivals.NewtonOfRivals(D, loss), Newton(D))
+    )
+    # a shift of all intercepts changes nothing
+    for direction in (of_rivals, known):
+        direction[:, :, -1] -= direction[:, :, -1].mean(1, keepdims=True)
+    np.testing.assert_allclose(of_rivals, known, atol=1e-6 * np.abs(known).max())
+
+
+def test_without_a_penalty_they_are_the_plain_ones():
+    Z, codes, weight = drawn(1)
+    rows, loss, rho = Rows(Z), SquaredWestonWatkins(codes, C), np.zeros((3, D))
+    stack = Stack(rows, loss, weight, rho, np.zeros((3, C, D)))
+    np.testing.assert_array_equal(newton_rivals.NewtonOfRivals(D, loss)(stack), Newton(D)(stack))
+
+
+def test_few_columns_and_columns_of_unlike_sizes_have_the_plain_ones():
+    Z, codes, _ = drawn(0)
+    loss = SquaredWestonWatkins(codes, C)
+    assert type(newton_rivals.directions_of(Rows(Z[:, :4]), loss, True)) is Newton
+    assert type(newton_rivals.directions_of(Rows(Z), loss, False)) is Newton
+
+
+def test_a_class_whose_scores_have_no_curvature_is_no_obstacle():
+    """No row is within the margin to a class far below all others, in whose intercept systems were singular."""
+    Z, codes, _ = drawn(0)
+    codes[codes == C - 1] = 0
+    weight, rho, loss = np.full((1, N), 1 / N), np.r_[np.full(D - 1, 0.01), 0][None], SquaredWestonWatkins(codes, C)
+    params = np.zeros((1, C, D))
+    params[:, C - 1, -1] = -5
+    way = newton_rivals.NewtonOfRivals(D, loss)
+    found = descend(Stack(Rows(Z), loss, weight, rho, params), way, np.full(1, 1e-8), 99)
+    assert found.stopped[0] is not None and found.curve[0][-1] <= best(Z, codes, weight[0], rho[0]).fun + 1e-9
+
+
+def test_folds_of_a_calibration_are_the_models_alone(monkeypatch):
+    """They begin where the model on all rows ends, which must be no trace in them."""
+    Z, codes, _ = drawn(3)
+    X = np.vstack([Z[:, :-1]] * 3) + np.random.default_rng(0).normal(size=(3 * N, D - 1))
+    y = np.tile(codes, 3)
+    together = HingeClassifier(random_state=0, tol=1e-8).fit(X, y)
+    monkeypatch.setattr(fit, "deal_beside", lambda *args: None)
+    alone = HingeClassifier(random_state=0, tol=1e-8).fit(X, y)
+    assert together.solver_ == alone.solver_ == "lbfgs"
+    np.testing.assert_allclose(together.coef_, alone.coef_, atol=1e-6)
+    np.testing.assert_allclose(together.temperature_, alone.temperature_, rtol=1e-6)
