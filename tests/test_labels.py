@@ -1019,3 +1019,22 @@ def test_accuracy_is_that_of_scikit_learn(y):
     for given, predicted in ((y, y[:-1]), (y[:0], y[:0])):
         with pytest.raises(ValueError):
             accuracy(given, predicted, None)
+
+
+@pytest.mark.parametrize("cls", [SoftmaxClassifier, MLPClassifierTorch])
+def test_large_labels_of_another_integer_dtype_are_the_same_labels(cls):
+    X, y = np.random.default_rng(0).normal(size=(30, 3)), np.arange(30) % 3 + 2**60
+    known, same = cls(random_state=0), cls(random_state=0)
+    known.partial_fit(X, y, classes=np.unique(y))
+    same.partial_fit(X, y.astype(np.uint64), classes=np.unique(y))
+    np.testing.assert_array_equal(known.predict_proba(X), same.predict_proba(X))
+    with pytest.raises(ValueError, match="classes not in"):
+        known.partial_fit(X, y.astype(np.uint64) + 1)
+
+
+@pytest.mark.parametrize("words", [["a\0", "b", "c"], ["a", "a\0", "b"]])
+def test_labels_of_which_numpy_leaves_a_part_are_refused(words):
+    X, y = np.zeros((30, 1)), 10 * words
+    for given in (y, np.array(y, dtype=object), pd.Series(y)):
+        with pytest.raises(ValueError, match=r"label that ends in a NUL character, 'a\\x00'"):
+            SoftmaxClassifier().fit(X, given)

@@ -6,6 +6,7 @@ import warnings
 import numpy as np
 import pytest
 from helpers import linear_module, reconfigured
+from scipy import sparse
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import roc_auc_score
@@ -14,6 +15,7 @@ from skdeep import (
     Adam,
     HingeClassifier,
     LeastSquaresClassifier,
+    LinearRegressor,
     MLPClassifierTorch,
     SigmoidClassifier,
     SoftmaxClassifier,
@@ -107,6 +109,15 @@ def test_weights_that_are_not_finite_are_not_kept():
             else:
                 with pytest.raises(ValueError, match="no room in float64"):
                     kept(np.array(weight), np.zeros(1), size, center, None, np.dtype(np.float32))
+
+
+@pytest.mark.parametrize("form", [np.asarray, sparse.csr_array])
+def test_columns_of_subnormal_numbers_are_named(form):
+    """Of sparse ones, "training diverged"."""
+    rows = np.ldexp(RNG.normal(size=(30, 2)), -1060)
+    for model in (SoftmaxClassifier(), LinearRegressor()):
+        with pytest.raises(ValueError, match="no room in float64: see columns 0, 1"):
+            model.fit(form(rows), np.arange(30) % 2)
 
 
 @pytest.mark.parametrize("hidden", [(1,), (1, 3), (4,)])

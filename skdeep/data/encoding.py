@@ -129,6 +129,10 @@ def _encode(estimator: Classifier, y: np.ndarray, name: str, *, new: bool, same:
     """
     find = unique_labels if y.dtype.kind == "O" else np.unique  # objects become an array of their own dtype
     labels = np.arange(y.shape[1]) if y.ndim == 2 else find(y)
+    if not new and labels.dtype.kind in "iu" and estimator.classes_.dtype.kind in "iu":
+        own = labels.astype(estimator.classes_.dtype)
+        if (own == labels).all():  # of two dtypes, NumPy would compare floats, in which large numbers are one
+            labels, y = own, y if y.ndim == 2 else y.astype(own.dtype)
     if new:
         estimator.classes_, estimator._target_is_multilabel = labels, y.ndim == 2
     elif estimator._target_is_multilabel != (y.ndim == 2):

@@ -222,6 +222,12 @@ def _plain(y: Data, name: str) -> np.ndarray:
             f"Input {name} contains NaN: {int(missing.sum())} of {missing.size} labels are missing, the first "
             f"{place(first)}. Drop those rows, or give what is missing a label of its own."
         )
+    if words and any(value.endswith("\0") for value in objects):
+        first = next(value for value in objects if value.endswith("\0"))
+        raise ValueError(
+            f"`{name}` has a label that ends in a NUL character, {first!r}. NumPy takes it off, so that two labels may "
+            'become one. Take it off first: [label.rstrip("\\0") for label in y].'
+        )
     if words or not objects:
         return array
     if all(isinstance(value, numbers.Real | np.bool_) for value in objects):

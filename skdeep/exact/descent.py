@@ -21,6 +21,8 @@ EPS = float(np.finfo(np.float64).eps)
 MAX_TRIALS, MUCH_LESS = 40, 0.1
 #: Objective, as a share of one, below which the gradient is to be smaller by the same factor; and the least of these.
 PER_LOSS, LEAST = 30.0, 0.01
+#: By how much the next step may lower an objective at rest, as a share of it and of `tol`.
+AHEAD = 3.0
 #: Objectives below which a fall is told by its size alone.
 LEAST_VALUE = 1e-3
 #: Why a model stops that has come to its end.
@@ -252,14 +254,17 @@ def descend(
     n_models = len(stack.params)
     found = Solution(stack.params.copy(), np.zeros(n_models), [[] for _ in range(n_models)], [None] * n_models)
     alive, moved = np.arange(n_models), np.ones(n_models, dtype=bool)
-    before, steepest = np.full(n_models, np.inf), np.full(n_models, np.inf)
+    before, steepest = stack.value, np.full(n_models, np.inf)
     try:
         for iteration in range(max_iter + 1):
             largest = _largest(stack.gradient)
-            fallen = before - stack.value > stack.rounding
+            fall = before - stack.value
+            fallen = fall > stack.rounding
             limit = iteration == max_iter or stack.n_evaluations >= max_evaluations
             if limit or not all((fallen & moved & (largest > tol)).tolist()):
                 at_rest = largest <= small_enough(tol, stack.value, stack.params)
+                # where the last step has left a share of its slope, the next ones fall as far, however flat it is
+                at_rest &= ~(stack.left * fall > AHEAD * tol * np.maximum(stack.value, LEAST))
                 # where the fall is lost in rounding, the gradient may still tell
                 stuck = ~moved | (~fallen & ~(largest < 0.5 * steepest))
                 done = at_rest | stuck | limit

@@ -129,8 +129,9 @@ def rows_of(
         index = problem.index if index is None else problem.index[index]
     if sparse.issparse(source):
         X = sparse.csr_array(source if index is None else source[index], dtype=np.float64)
-        factor = scale if network.frame is None else scale * network.frame.factor
-        X = sparse.csr_array((X.data * factor[X.indices], X.indices, X.indptr), shape=X.shape)
+        # one after the other: their product may overflow
+        data = X.data if network.frame is None else X.data * network.frame.factor[X.indices]
+        X = sparse.csr_array((data * scale[X.indices], X.indices, X.indptr), shape=X.shape)
         return SparseRows(X, variables.intercept)
     if isinstance(source, np.ndarray) and network.frame is None:
         X = source if index is None else source[index]
