@@ -29,7 +29,7 @@ from skdeep.exact.rows import Rows, SparseRows, of_both
 #: Unknowns up to which the inverse is no more work than what follows, and those of which Hessians cost next to nothing.
 _MAX_UNKNOWNS, _VERY_FEW = 2048, 16
 #: Scores of rows that are computed at a time.
-_MAX_VALUES = 2**19
+_MAX_VALUES = 2**18
 #: Iterations after which models are left to others.
 _MAX_ITER = 100
 #: Steps that are remembered: with more of them, no fewer are taken, and models whose way is far are lost more often.

@@ -66,8 +66,8 @@ def bootstrap_coefficients(
         Parts of the rows that are left out in turn (each is a row, if there are no more rows than that), for the
         acceleration of the BCa interval. Where the objective is smooth, and coefficients are few, what leaving them out
         does is known from a step of Newton's method; else, that many more models are trained (of many coefficients to a
-        tenth of ``tol``, or of sparse rows to some hundredth of what they differ by). 0 leaves the acceleration at zero, and the interval corrected
-        for bias alone.
+        tenth of ``tol``, since they differ by little; of sparse rows to some hundredth of that). 0 leaves the
+        acceleration at zero, and the interval corrected for bias alone.
     stratify : bool, default=False
         Whether each class keeps its number of rows. Otherwise, resamples without a row of some class (or, of a label,
         with no row that has it or none that lacks it) are drawn again. Not for label indicators.

@@ -303,7 +303,7 @@ class Near:
         penalty = self.recipe.penalty([self.member] * len(total), mass, mass)
         rho, count, scale = np.zeros((len(total), self.rows.shape[1])), np.bincount(self.kind), self.variables.scale
         of_columns = rho[:, : len(count)]
-        of_columns[...] = np.square(units)
+        np.multiply(units, units, out=of_columns)
         of_columns *= np.square(scale[self.first_of]) * count
         of_columns *= penalty.curvature()[:, None]
         kappa = np.zeros_like(rho) if not self.smooth else rho
