@@ -311,12 +311,11 @@ class _Way:
             flat = gradient.reshape(len(gradient), -1)
             largest = np.maximum(flat.max(1), -flat.min(1))
             done = ~np.isfinite(largest) | (age == _MAX_ITER)
-            is_least = (rest <= left * left * whole) | (largest <= finest * bound)
-            near = np.flatnonzero((largest <= bound) & is_least & (bound == tol))
+            near = np.flatnonzero((largest <= bound) & (bound == tol))
             if len(near):  # once is enough, since so near the end the objective hardly changes
                 value = self._value(models[near], here[near])
                 bound[near] = small_enough(np.full(len(near), tol), value, here[near])
-            there = (largest <= bound) & is_least
+            there = (largest <= bound) & ((rest <= left * left * whole) | (largest <= finest * bound))
             done |= there
             arrived[models[there]] = True
             if done.any():
