@@ -213,6 +213,16 @@ def test_equal_sparse_columns_have_one_unknown(monkeypatch):
     np.testing.assert_allclose(found.coefs, apart.coefs, atol=1e-4 * apart.coefs.std())
 
 
+def test_sparse_columns_without_a_row_in_a_resample_have_a_coefficient_of_zero():
+    rng, y = np.random.default_rng(0), np.arange(200) % 2
+    X = 1000.0 * (rng.random((200, 160)) < 0.05)  # whose units are far from that of a column without a row
+    X[:, 150:] = 0
+    X[np.arange(10), np.arange(150, 160)] = 1000  # of one row each
+    found = bootstrap_coefficients(SoftmaxClassifier(), sparse.csr_array(X), y, n_resamples=40, random_state=0)
+    gone = found.coefs[:, 0, 150:] == 0
+    assert 0.25 < gone.mean() < 0.5 and (found.coef[0, 150:] != 0).all()  # 0.37 are expected
+
+
 def test_sparse_rows_of_many_classes_take_few_passes(monkeypatch):
     rng, gradient, passed = np.random.default_rng(0), reweighted_large._Way._gradient, []
     rate = rng.gamma(0.3, 1, size=(8, 120)) * np.geomspace(8, 0.3, 120) / 4  # of words, the first ones in most rows

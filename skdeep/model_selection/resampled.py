@@ -109,6 +109,7 @@ class Trainer:
         if not arrived.all():
             rest = np.flatnonzero(~arrived)
             coef[rest], intercept[rest] = learned(self._trained(weights[rest]))
+        coef *= self.near.present(weights)
         self.n_endless += self.near.count_endless((coef, intercept), weights, arrived)
         return coef, intercept
 
@@ -270,6 +271,10 @@ class Near:
         if arrived[0]:
             self.start = params[0]
         return self.coefficients(self.start[None]), arrived
+
+    def present(self, weights: np.ndarray) -> np.ndarray | bool:
+        """Tell which sparse columns have a row of a weight (K, n); without any, a penalty may be next to nothing."""
+        return self.rows.diagonal(weights)[:, None, self.kind] > 0 if isinstance(self.rows, SparseRows) else True
 
     def _join(self, rows: SparseRows) -> None:
         """Let columns that are equal, such as words of the same row, have one unknown, which is what each has."""
