@@ -297,7 +297,7 @@ class _Way:
         params, arrived = np.repeat(self.start[None], len(self.weight), axis=0), np.zeros(len(self.weight), dtype=bool)
         models, waiting = np.split(np.arange(len(params)), [size])
         here, gradient, age = params[models], self._gradient(models), np.zeros(len(models), dtype=np.intp)
-        bound, self._steps = np.full(len(models), tol), _Steps(len(models), self.start)
+        bound, self._steps = np.full(len(models), np.inf), _Steps(len(models), self.start)
         last: tuple[np.ndarray, ...] = ()
         whole = np.zeros(len(models))
         while True:
@@ -311,11 +311,11 @@ class _Way:
             flat = gradient.reshape(len(gradient), -1)
             largest = np.maximum(flat.max(1), -flat.min(1))
             done = ~np.isfinite(largest) | (age == _MAX_ITER)
-            near = np.flatnonzero((largest <= bound) & (bound == tol))
+            near = np.flatnonzero((largest <= tol) & np.isinf(bound))
             if len(near):  # once is enough, since so near the end the objective hardly changes
                 value = self._value(models[near], here[near])
                 bound[near] = small_enough(np.full(len(near), tol), value, here[near])
-            there = (largest <= bound) & ((rest <= left * left * whole) | (largest <= finest * bound))
+            there = (largest <= np.minimum(bound, tol)) & ((rest <= left * left * whole) | (largest <= finest * bound))
             done |= there
             arrived[models[there]] = True
             if done.any():
@@ -323,7 +323,7 @@ class _Way:
                 params[models[ended]] = here[ended] + step[ended] if goes_on else here[ended]
                 filled, (new, waiting) = ended[: len(waiting)], np.split(waiting, [len(ended)])
                 if len(new):
-                    models[filled], here[filled], bound[filled], age[filled] = new, self.start, tol, 0
+                    models[filled], here[filled], bound[filled], age[filled] = new, self.start, np.inf, 0
                     gradient[filled] = self._gradient(new)
                     scaled[filled] = self._scaled(new, gradient[filled])
                     step[filled], whole[filled] = -scaled[filled], dot(gradient[filled], scaled[filled])

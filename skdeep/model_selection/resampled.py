@@ -274,7 +274,11 @@ class Near:
 
     def present(self, weights: np.ndarray) -> np.ndarray | bool:
         """Tell which sparse columns have a row of a weight (K, n); without any, a penalty may be next to nothing."""
-        return self.rows.diagonal(weights)[:, None, self.kind] > 0 if isinstance(self.rows, SparseRows) else True
+        if not isinstance(self.rows, SparseRows):
+            return True
+        X, counts = self.rows.X, (weights > 0).T.astype(np.float32)
+        ones = sparse.csr_array(((X.data != 0).astype(np.float32), X.indices, X.indptr), shape=X.shape)
+        return (ones.T @ counts).T[:, None, self.kind] > 0
 
     def _join(self, rows: SparseRows) -> None:
         """Let columns that are equal, such as words of the same row, have one unknown, which is what each has."""
