@@ -45,7 +45,7 @@ def bootstrap_coefficients(
     classifier is solved to its optimum, so that nothing but the rows makes coefficients vary. With a smooth penalty on
     dense rows, more than 16 free coefficients are solved for to a tenth of the estimator's own ``tol`` (some thousandth
     of a standard error), more than 128 to this ``tol``; more than 128 of sparse rows to this ``tol`` and some hundredth
-    of a standard error.
+    of a standard error. Optima with weak penalties are less certain: lower `tol` where its digits matter.
 
     The intervals are about what the classifier estimates, penalty included: with a strong one, coefficients are near
     zero and vary little. Those of an L1 norm are often exactly zero, about which a bootstrap says little. For the
