@@ -23,7 +23,7 @@ from skdeep.display import CoefficientsDisplay
 from skdeep.exact import reweighted_large
 from skdeep.exact.losses import LogisticLoss, SoftmaxLoss
 from skdeep.exact.reweighted import Hessians
-from skdeep.exact.rows import Rows
+from skdeep.exact.rows import Rows, SparseRows
 from skdeep.model_selection import BootstrapCoefficients, bootstrap_coefficients
 from skdeep.model_selection.bootstrap import draw_resamples
 from skdeep.model_selection.intervals import accelerations
@@ -169,14 +169,15 @@ def test_columns_of_few_rows_are_measured_once(monkeypatch):
     bootstrap_coefficients(SoftmaxClassifier(), RARE, IRIS_Y, random_state=0)
 
 
-@pytest.mark.parametrize("case", ["two classes", "wide"])
-def test_resamples_of_dozens_of_unknowns_are_nearer_than_counts(case):
+@pytest.mark.parametrize("case, within", [("two classes", 0.01), ("wide", 0.1)])  # of sparse rows, the median is
+def test_resamples_of_dozens_of_unknowns_are_nearer_than_counts(case, within):
     model, X, y, _ = CASES[case]
     found = bootstrap_coefficients(model, X, y, n_resamples=20, n_left_out=0, random_state=0)
     exact = bootstrap_coefficients(
         clone(model).set_params(tol=1e-9), X, y, n_resamples=20, n_left_out=0, random_state=0
     )
-    assert (np.abs(found.coefs - exact.coefs) < 0.01 * exact.standard_error).all()
+    off = np.abs(found.coefs - exact.coefs) / exact.standard_error
+    assert off.max() < within and np.median(off) < 0.005
 
 
 @pytest.mark.parametrize("case, most", [("wide", 40), ("wide labels", 10)])  # by a diagonal, it is 49 and 13
@@ -193,7 +194,33 @@ def test_sparse_resamples_take_few_passes_over_the_rows(case, most, monkeypatch)
     assert trained == [1] and sum(passed) < most * (20 + 10)
     exact = clone(model).set_params(tol=1e-8)
     exact = bootstrap_coefficients(exact, X, y, n_resamples=20, n_left_out=10, random_state=0, **options)
-    np.testing.assert_allclose(found.coef_acceleration, exact.coef_acceleration, atol=0.002)
+    np.testing.assert_allclose(found.coef_acceleration, exact.coef_acceleration, atol=0.005)
+
+
+def test_equal_sparse_columns_have_one_unknown(monkeypatch):
+    model, X, y, _ = CASES["wide"]
+    twice = np.arange(2 * X.shape[1]) % X.shape[1]  # of each column two, and of some three
+    X, unknowns, init = sparse.csr_array(X)[:, np.append(twice, [3, 5])], [], reweighted_large.Neighbourhood.__init__
+    monkeypatch.setattr(
+        reweighted_large.Neighbourhood,
+        "__init__",
+        lambda self, *args: unknowns.append(args[4].shape[1]) or init(self, *args),
+    )
+    found = bootstrap_coefficients(clone(model).set_params(tol=1e-8), X, y, n_resamples=20, random_state=0)
+    assert unknowns == [len(twice) // 2 + 1]  # and the intercept
+    monkeypatch.setattr(SparseRows, "distinct", lambda rows: (np.arange(X.shape[1]),) * 2)
+    apart = bootstrap_coefficients(clone(model).set_params(tol=1e-8), X, y, n_resamples=20, random_state=0)
+    np.testing.assert_allclose(found.coefs, apart.coefs, atol=1e-4 * apart.coefs.std())
+
+
+def test_sparse_columns_without_a_row_in_a_resample_have_a_coefficient_of_zero():
+    rng, y = np.random.default_rng(0), np.arange(200) % 2
+    X = 1000.0 * (rng.random((200, 160)) < 0.05)  # whose units are far from that of a column without a row
+    X[:, 150:] = 0
+    X[np.arange(10), np.arange(150, 160)] = 1000  # of one row each
+    found = bootstrap_coefficients(SoftmaxClassifier(), sparse.csr_array(X), y, n_resamples=40, random_state=0)
+    gone = found.coefs[:, 0, 150:] == 0
+    assert 0.25 < gone.mean() < 0.5 and (found.coef[0, 150:] != 0).all()  # 0.37 are expected
 
 
 def test_sparse_rows_of_many_classes_take_few_passes(monkeypatch):

@@ -583,6 +583,19 @@ def test_columns_of_odd_types():
         assert min(means.values()) > 0.7, means
 
 
+@pytest.mark.parametrize("kind", ["string", "string[pyarrow]", "arrow", "category"])
+def test_names_that_pandas_marks_as_missing_have_a_level_of_their_own(kind):
+    rng, n = np.random.default_rng(0), 90
+    names, gap = rng.choice(["a", "b", "c"], n), rng.random(n) < 0.2
+    if "arrow" in kind:
+        pyarrow = pytest.importorskip("pyarrow")
+        kind = pd.ArrowDtype(pyarrow.string()) if kind == "arrow" else kind
+    column = pd.Series(names, dtype="string").mask(gap).astype(kind)
+    found = compare(["logreg", "hgb", "softmax"], pd.DataFrame({"x": rng.normal(size=n), "name": column}), gap, cv=3)
+    assert not found.errors
+    assert min(found.scores["accuracy"][name].mean() for name in ("logreg", "softmax")) > 0.95
+
+
 def test_columns_that_nobody_takes_are_named():
     dates = pd.DataFrame({"day": pd.date_range("2020", periods=150)})
     with pytest.raises(ValueError, match="'day' holds dates"):

@@ -116,7 +116,8 @@ def test_a_heading_of_numbers_may_be_data(tmp_path):
             "a,y\n" + "".join(f"{i},name {i}\n" for i in range(9)),
             "No class has a row for each of 5 folds. The target has 9",
         ),
-        ("a,b,a ,y\n1,2,3,0\n1,2,3,1\n", "Several columns of "),
+        ("a,b,a ,y\n1,2,3,0\n1,2,3,1\n", "data.csv are named 'a': a column"),
+        ("a,b,a ,y,y\n1,2,3,0,1\n1,2,3,1,0\n", "data.csv are named 'a', and others 'y': a column"),
         ("", "is empty. It must have"),
         ("a,y\n", "0 rows with a target. There must be a column to learn from, and rows: name"),
         ("a,y\n1,\n2,\n", "0 rows with a target. There must be"),
@@ -143,6 +144,21 @@ def test_booleans_with_gaps_are_classes_and_notes_are_in_the_report(tmp_path, ca
     assert "price: numbers, of text such as" in printed.err and "price" not in printed.out
     assert "53 rows, 2 columns, 2 classes" in printed.err
     assert "price: numbers, of text such as" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_decimal_points_beside_decimal_commas_do_not_part_thousands(tmp_path):
+    table, (note,) = read(written(tmp_path, "x\ty\n-0.736\t1,5\n0.250\t2,5\n1.234\t0,5\n"))
+    assert table["x"].tolist() == [-0.736, 0.25, 1.234] and "which is -0.736" in note
+    table, _ = read(written(tmp_path, "x\ty\n7.736\t1,5\n10.250\t2,5\n1.234\t0,5\n"))
+    assert table["x"].tolist() == [7736, 10250, 1234] and table["y"].tolist() == [1.5, 2.5, 0.5]
+
+
+def test_numbers_that_begin_with_a_zero_are_names(tmp_path):
+    table, _ = read(written(tmp_path, "code,n,y\n00501,0,01\n,5,02\n90210,0.5,01\n90210,5,02\n"), "utf-8", "y")
+    assert table["code"].dropna().tolist() == ["00501", "90210", "90210"]
+    assert table["y"].tolist() == ["01", "02"] * 2 and table["n"].tolist() == [0, 5, 0.5, 5]
+    (note,) = notes_of_columns(table[["code", "n"]])
+    assert note.startswith("code: text of numbers, taken as names")
 
 
 def test_the_only_row_of_a_class_is_left_out(tmp_path, capsys):
@@ -190,7 +206,8 @@ def test_a_reference_that_has_failed_is_named():
     assert "name another" not in repr(found)
 
 
-def test_a_log_loss_is_known_where_test_rows_lack_a_class():
+@pytest.mark.parametrize("kind", ["int64", "float64", "Int64", "Float64"])  # the last two are pandas' own
+def test_a_log_loss_is_known_where_test_rows_lack_a_class(kind):
     y = np.where(X[:, 0] > 0, 1, 0)
     y[[4, 9, 14]] = 2
     model = LogisticRegression()
@@ -198,7 +215,7 @@ def test_a_log_loss_is_known_where_test_rows_lack_a_class():
         warnings.simplefilter("ignore", UserWarning)  # of the class of few rows
         splits = list(skdeep.compare._splitter("5", 0, False).split(X, y))
     assert sum((y[test] == 2).any() for _, test in splits) == 3
-    found = compare({"logreg": model}, X, y, cv=splits, scoring=["neg_log_loss", "accuracy"])
+    found = compare({"logreg": model}, X, pd.Series(y, dtype=kind), cv=splits, scoring=["neg_log_loss", "accuracy"])
     expected = [
         -log_loss(y[test], model.fit(X[train], y[train]).predict_proba(X[test]), labels=model.classes_)
         for train, test in splits

@@ -122,7 +122,7 @@ class Columns:
         def summed(data: np.ndarray) -> np.ndarray:
             if len(weights) == 1:
                 return np.bincount(columns, of_values * data, d)[None]
-            return (sparse.csr_array((data, columns, starts), shape=tuple(X.shape)).T @ by_row).T
+            return np.ascontiguousarray((sparse.csr_array((data, columns, starts), shape=tuple(X.shape)).T @ by_row).T)
 
         largest = np.zeros(d)
         np.maximum.at(largest, columns, np.abs(values))

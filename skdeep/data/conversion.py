@@ -89,12 +89,16 @@ def are_numbers(column: Any) -> bool:
 
 
 def as_plain(y: Any) -> Any:
-    """Make booleans, integers or floats of the objects in a target, where all are numbers; else leave it as it is."""
-    objects = np.asarray(y)
-    if objects.dtype.kind != "O" or objects.ndim != 1 or any(map(is_missing, objects)) or not are_numbers(objects):
+    """Make NumPy's booleans, integers or floats of the numbers in a target, and of no other."""
+    plain, may_be_other = np.asarray(y), hasattr(getattr(y, "dtype", None), "numpy_dtype")  # of pandas
+    if plain.ndim != 1 or not (plain.dtype.kind == "O" or (may_be_other and plain.dtype.kind in "biuf")):
         return y
-    plain = np.array(objects.tolist())
-    plain = plain if plain.dtype.kind in "biuf" else floats(objects)
+    if plain.dtype.kind == "O":
+        objects = plain
+        if any(map(is_missing, objects)) or not are_numbers(objects):
+            return y
+        plain = np.array(objects.tolist())
+        plain = plain if plain.dtype.kind in "biuf" else floats(objects)
     return type(y)(plain, index=y.index, name=y.name) if hasattr(y, "iloc") else plain
 
 

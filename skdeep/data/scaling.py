@@ -75,18 +75,23 @@ def change_of_variables(
     }
 
 
-def units_of_sparse(columns: list[Columns], centered: bool, power: np.ndarray, as_dense: bool) -> np.ndarray:
+def units_of_sparse(
+    columns: list[Columns], centered: bool, power: np.ndarray, as_dense: bool, count: np.ndarray | float = 1.0
+) -> np.ndarray:
     """Compute the units of the penalty on sparse columns, (K, d), by the deviations (`centered`) or sizes of values.
 
     A column that is zero in few rows has the unit that it has as a dense one; so has any, `as_dense`. Of others, which
     are worth no more for being rare, it is what columns of their kind have for the root mean square of values other
     than zero. It grows by a `power` (K,) of the length that rows have in these, of what is not in all of them.
+    There are `count` (d,) columns of each kind.
     """
     each = zip(columns, power.tolist(), strict=True)
-    return np.array([_units_of_sparse(own, centered, exponent, as_dense) for own, exponent in each])
+    return np.array([_units_of_sparse(own, centered, exponent, as_dense, count) for own, exponent in each])
 
 
-def _units_of_sparse(columns: Columns, centered: bool, power: float, as_dense: bool) -> np.ndarray:
+def _units_of_sparse(
+    columns: Columns, centered: bool, power: float, as_dense: bool, count: np.ndarray | float
+) -> np.ndarray:
     """Compute the units of one model, (d,): there may be so many columns that all models' at once have no room."""
     unit = np.where(columns.largest > 0, columns.largest, 1.0)  # squares of anything else may overflow
     mean, variance = np.square(columns.mean / unit), np.square(columns.deviation / unit)
@@ -98,11 +103,14 @@ def _units_of_sparse(columns: Columns, centered: bool, power: float, as_dense: b
     size[size == 0] = 1
     if as_dense:
         return size * np.where(constant, 1.0, np.sqrt(filled))
-    size, partly = np.log(size), filled * (1 - filled)
+    size, partly = np.log(size), count * filled * (1 - filled)
     total = partly.sum()
-    typical = (partly * size).sum() / (total if total > 0 else 1.0)
+    typical = (partly @ size) / (total if total > 0 else 1.0)
     free = np.log(_ONE_KIND) * (1 - filled)
-    return np.exp(np.clip(typical, size - free, size + free)) * np.sqrt(1 + total) ** power
+    of_kind = np.full_like(size, np.exp(typical))
+    apart = np.flatnonzero(np.abs(size - typical) > free)
+    of_kind[apart] = np.exp(np.clip(typical, (size - free)[apart], (size + free)[apart]))
+    return of_kind * np.sqrt(1 + total) ** power
 
 
 def _check_penalty(sizes: np.ndarray, strengths: np.ndarray, varying: np.ndarray) -> None:

@@ -29,20 +29,21 @@ from skdeep.exact.rows import Rows, SparseRows, of_both
 #: Unknowns up to which the inverse is no more work than what follows, and those of which Hessians cost next to nothing.
 _MAX_UNKNOWNS, _VERY_FEW = 2048, 16
 #: Scores of rows that are computed at a time.
-_MAX_VALUES = 2**19
+_MAX_VALUES = 2**18
 #: Iterations after which models are left to others.
 _MAX_ITER = 100
 #: Steps that are remembered: with more of them, no fewer are taken, and models whose way is far are lost more often.
 _HISTORY = 3
-#: Share of the tolerance for models of few unknowns, or of sparse rows, where digits are cheap.
+#: Share of the tolerance for models of few unknowns, where digits are cheap; of sparse rows, its square is near enough.
 _FINER = 0.1
 #: Share of that tolerance which the rounding of a gradient may take.
 _ROUNDING = 0.1
 #: Columns of sparse rows among which a Hessian is known, directions that are looked for, and the share of a curvature
 #: that may be left of one.
 _N_COLUMNS, _N_DIRECTIONS, _FOUND = 128, 40, 0.1
-#: Times the tolerance from which a last step leads to it, of sparse rows: a gradient there would cost as much again.
-_AHEAD = 1.5
+#: Share of its way to the optimum that a model of sparse rows may have left before a last step, whose gradient would
+#: cost as much again; and one that lacks few rows.
+_LEFT, _LEFT_FINER = 0.02, 0.03
 #: Share of its curvature below which a column has no rows in a resample.
 _GONE = 0.05
 #: Share of the largest curvature that makes an inverse possible where columns determine others.
@@ -125,18 +126,19 @@ class Neighbourhood:
         params, arrived = np.repeat(self.start[None], len(weight), axis=0), np.zeros(len(weight), dtype=bool)
         if not self._here.is_known:
             return params, arrived
-        is_cheap = self._curvatures is None or n_free(*self.precisions[-1]) <= FEW_UNKNOWNS
+        is_sparse, is_cheap = self._curvatures is None, n_free(*self.precisions[-1]) <= FEW_UNKNOWNS
         gone = self._columns_gone(weight, rho)
-        bound = self.tol * (self.finest if finer else _FINER if is_cheap else 1)
-        goes_on = self._curvatures is None and bool(rho.any())  # where there is an optimum, steps become shorter
+        bound = self.tol * (1 if is_sparse else self.finest if finer else _FINER if is_cheap else 1)
+        left = (_LEFT_FINER if finer else _LEFT) if is_sparse else np.inf
+        goes_on = is_sparse and bool(rho.any())  # where there is an optimum, steps become shorter
         size = max(1, _MAX_VALUES // (len(self.start) * max(self.precisions[0][0].shape)))
         for rows, loss in self.precisions:
-            left = np.flatnonzero(~arrived)
-            looks = self._around is None and not finer and len(left) >= _TYPICAL and self._curvatures is not None
-            for part in filter(len, (left[:size], left[size:]) if looks else (left,)):
+            todo = np.flatnonzero(~arrived)
+            looks = not (is_sparse or finer) and self._around is None and len(todo) >= _TYPICAL
+            for part in filter(len, (todo[:size], todo[size:]) if looks else (todo,)):
                 curvature = self._here if finer else self._around or self._here
                 way = _Way(rows, loss, self.start, weight[part], rho[part], [gone[k] for k in part], curvature)
-                params[part], arrived[part] = way.followed(bound, size, goes_on)
+                params[part], arrived[part] = way.followed((bound, self.finest, left), size, goes_on)
                 if looks:
                     some, looks = part[:_TYPICAL], False
                     scores = rows.scores(params[some].astype(rows.Z.dtype))
@@ -253,12 +255,13 @@ class _Directions:
 
     def solve(self, gradient: np.ndarray, gone: list[_Gone | None]) -> np.ndarray:
         """Multiply gradients (K, C, D) by the inverse."""
-        right = self._centred(gradient)
-        found, flat = right * self._of_each, right.reshape(len(right), -1)
-        within = np.ascontiguousarray(right.take(self._some, 2).swapaxes(0, 1))  # one product for each score
+        found, flat = gradient * self._of_each, gradient.reshape(len(gradient), -1)
+        within = np.ascontiguousarray(gradient.take(self._some, 2).swapaxes(0, 1))  # one product for each score
         found[:, :, self._some] = (within @ self._inverse).swapaxes(0, 1)
         found += (((flat @ self._along.T) * self._factors) @ self._along).reshape(found.shape)
-        return self._centred(found)
+        if self._shifts:
+            found -= found.mean(1, keepdims=True)
+        return found
 
 
 class _Way:
@@ -284,48 +287,56 @@ class _Way:
         self._pull = loss.gradient(rows.scores(self.start[None]))
 
     @np.errstate(over="ignore", invalid="ignore")  # models that are lost leave
-    def followed(self, tol: float, size: int, goes_on: bool) -> tuple[np.ndarray, np.ndarray]:
-        """Find the parameters (M, C, D) of all models, and which have arrived, or are a last step away (`goes_on`)."""
-        tol = _AHEAD * tol if goes_on else tol
+    def followed(self, bounds: tuple[float, float, float], size: int, goes_on: bool) -> tuple[np.ndarray, np.ndarray]:
+        """Find the parameters (M, C, D) of all models, and which have arrived, or are a last step away (`goes_on`).
+
+        Gradients are within the first of the `bounds`, and within a share of it, the second; or else a share of the way
+        from the start is left, the third, by the inverse curvature.
+        """
+        tol, finest, left = bounds
         params, arrived = np.repeat(self.start[None], len(self.weight), axis=0), np.zeros(len(self.weight), dtype=bool)
         models, waiting = np.split(np.arange(len(params)), [size])
         here, gradient, age = params[models], self._gradient(models), np.zeros(len(models), dtype=np.intp)
-        bound, self._steps = np.full(len(models), tol), _Steps(len(models), self.start)
+        bound, self._steps = np.full(len(models), np.inf), _Steps(len(models), self.start)
         last: tuple[np.ndarray, ...] = ()
+        whole = np.zeros(len(models))
         while True:
             scaled = self._scaled(models, gradient)
+            rest = dot(gradient, scaled)
             if last:
-                step, change, of_change = map(np.subtract, (here, gradient, scaled), last)
-                self._steps.remember(step, change, of_change, age > 0)
-            ahead = here + self._steps.direction(gradient, scaled)
-            largest = np.abs(gradient).max((1, 2))
+                self._steps.remember(scaled, *last)
+            else:
+                whole = rest.copy()
+            step = self._steps.direction(gradient, scaled)
+            flat = gradient.reshape(len(gradient), -1)
+            largest = np.maximum(flat.max(1), -flat.min(1))
             done = ~np.isfinite(largest) | (age == _MAX_ITER)
-            near = np.flatnonzero((largest <= bound) & (bound == tol))
+            near = np.flatnonzero((largest <= tol) & np.isinf(bound))
             if len(near):  # once is enough, since so near the end the objective hardly changes
                 value = self._value(models[near], here[near])
                 bound[near] = small_enough(np.full(len(near), tol), value, here[near])
-            there = largest <= bound
+            there = (largest <= np.minimum(bound, tol)) & ((rest <= left * left * whole) | (largest <= finest * bound))
             done |= there
             arrived[models[there]] = True
             if done.any():
                 ended = done.nonzero()[0]
-                params[models[ended]] = (ahead if goes_on else here)[ended]
+                params[models[ended]] = here[ended] + step[ended] if goes_on else here[ended]
                 filled, (new, waiting) = ended[: len(waiting)], np.split(waiting, [len(ended)])
                 if len(new):
-                    models[filled], here[filled], bound[filled], age[filled] = new, self.start, tol, 0
+                    models[filled], here[filled], bound[filled], age[filled] = new, self.start, np.inf, 0
                     gradient[filled] = self._gradient(new)
                     scaled[filled] = self._scaled(new, gradient[filled])
-                    ahead[filled] = self.start - scaled[filled]
+                    step[filled], whole[filled] = -scaled[filled], dot(gradient[filled], scaled[filled])
                     self._steps.forget(filled)
                 kept = np.delete(np.arange(len(models)), ended[len(filled) :])
                 if not len(kept):
                     return params, arrived
                 if len(kept) < len(models):
                     models, here, gradient, age, bound = (v[kept] for v in (models, here, gradient, age, bound))
-                    scaled, ahead = scaled[kept], ahead[kept]
+                    scaled, step, whole = scaled[kept], step[kept], whole[kept]
                     self._steps.keep(kept)
-            last = here, gradient, scaled
-            here = ahead
+            last = step, gradient, scaled
+            here += step
             gradient, age = self._gradient(models, here), age + 1
 
     def _scaled(self, models: np.ndarray, gradient: np.ndarray) -> np.ndarray:
@@ -334,11 +345,10 @@ class _Way:
     def _gradient(self, models: np.ndarray, params: np.ndarray | None = None) -> np.ndarray:
         """Compute gradients of some of the models, at parameters or at the start."""
         weight, rho = self.weight[models, None], self.rho[models, None]
-        if params is None:
-            return self.rows.back(self._pull * weight) + rho * self.start
-        pull = self.loss.gradient(self.rows.scores(params))
-        pull *= weight
-        return self.rows.back(pull) + rho * params
+        pull = self._pull if params is None else self.loss.gradient(self.rows.scores(params))
+        found = self.rows.back(pull * weight)
+        found += rho * (self.start if params is None else params)
+        return found
 
     def _value(self, models: np.ndarray, params: np.ndarray) -> np.ndarray:
         losses = self.loss.at(self.rows.scores(params)).value
@@ -348,61 +358,60 @@ class _Way:
 class _Steps:
     """The last steps s of K models, and what changes y of the gradient are by the inverse curvature P: its P y.
 
-    Directions are sums of these, with factors that follow from their products alone (Chen, Wang & Zhou 2014): all are
-    read twice for a direction.
+    Directions are sums of these, with factors that follow from their products alone (Chen, Wang & Zhou 2014), which
+    are differences of products with gradients: all are read twice for a direction.
     """
 
     def __init__(self, n_models: int, start: np.ndarray):
         K, m, dtype = n_models, _HISTORY, start.dtype
         self._vectors = np.zeros((K, 2, m, start.size), dtype)  # s, and P y
         self._crossed, self._curved = np.zeros((2, K, m, m), dtype)  # s_i y_j of j no older than i, y_i P y_j
+        self._products = np.zeros((K, 2, m), dtype)  # with the last gradient
         self._share, self._order = np.zeros((K, m), dtype), list[int]()  # 1 / s y, or zero; the newest one first
 
     def forget(self, models: np.ndarray) -> None:
         """Forget the steps of some models."""
-        for values in (self._vectors, self._crossed, self._curved, self._share):
+        for values in (self._vectors, self._crossed, self._curved, self._products, self._share):
             values[models] = 0
 
     def keep(self, models: np.ndarray) -> None:
         """Leave out all but some models."""
-        self._vectors, self._crossed = self._vectors[models], self._crossed[models]
-        self._curved, self._share = self._curved[models], self._share[models]
+        for name in ("_vectors", "_crossed", "_curved", "_products", "_share"):
+            setattr(self, name, getattr(self, name)[models])
 
-    def _times(self, vector: np.ndarray) -> np.ndarray:
-        """Multiply all s and P y by a vector (K, C, D) of each model, (K, 2, m)."""
-        flat = self._vectors.reshape(len(vector), -1, self._vectors.shape[-1])
-        return np.matmul(flat, vector.reshape(len(vector), -1, 1)).reshape(len(vector), 2, -1)
-
-    def remember(self, step: np.ndarray, change: np.ndarray, of_change: np.ndarray, is_one: np.ndarray) -> None:
-        """Remember a step of some models in place of the oldest one, or that they have taken none."""
-        along = dot(step, change)
-        sound = is_one & (along > np.finfo(step.dtype).eps * dot(change, change))
+    def remember(self, scaled: np.ndarray, step: np.ndarray, gradient: np.ndarray, of_gradient: np.ndarray) -> None:
+        """Remember a step in place of the oldest one: from a gradient, and P times it, to where that is `scaled`."""
         at = len(self._order) if len(self._order) < _HISTORY else self._order.pop()
         self._order.insert(0, at)
-        for values, of_kind in zip((step, of_change), (0, 1), strict=True):
-            self._vectors[:, of_kind, at] = values.reshape(len(step), -1)
-        self._vectors[~sound, :, at] = 0
-        self._share[:, at] = np.divide(1, along, out=np.zeros_like(along), where=sound)
-        self._crossed[:, :, at], self._curved[:, :, at] = self._times(change).swapaxes(0, 1)
-        self._curved[:, at] = self._curved[:, :, at]
+        newest, flat = self._vectors[:, :, at], gradient.reshape(len(step), -1)
+        newest[:, 0] = step.reshape(flat.shape)
+        np.subtract(scaled.reshape(flat.shape), of_gradient.reshape(flat.shape), out=newest[:, 1])
+        self._products[:, :, at] = np.vecdot(newest, flat[:, None])
 
     def direction(self, gradient: np.ndarray, scaled: np.ndarray) -> np.ndarray:
         """Compute the direction of L-BFGS, from the inverse curvature in the size that the last step has shown."""
         if not self._order:
             return -scaled
-        share, (newest, *_), crossed = self._share, self._order, self._crossed
-        of_step, of_curved = self._times(gradient).swapaxes(0, 1)
+        flat = self._vectors.reshape(len(gradient), -1, self._vectors.shape[-1])
+        products = np.matmul(flat, gradient.reshape(len(gradient), -1, 1)).reshape(self._products.shape)
+        share, (newest, *_), crossed, curved = self._share, self._order, self._crossed, self._curved
+        crossed[:, :, newest], curved[:, :, newest] = (products - self._products).swapaxes(0, 1)
+        curved[:, newest], self._products = curved[:, :, newest], products
+        along, of_change = crossed[:, newest, newest], curved[:, newest, newest]
+        sound = along > np.finfo(along.dtype).eps * of_change
+        share[:, newest] = np.divide(1, along, out=np.zeros_like(along), where=sound)
+        of_step, of_curved = products.swapaxes(0, 1)
         factors, own = np.zeros((2, *share.shape), share.dtype)
         for i in self._order:  # factors of newer ones are known, and others zero
             factors[:, i] = share[:, i] * (-of_step[:, i] - np.vecdot(crossed[:, i], factors))
-        size = share[:, newest] * self._curved[:, newest, newest]
+        size = share[:, newest] * of_change
         unit = (1 / np.where(size > 0, size, 1)).astype(share.dtype)[:, None]
-        along = unit * (-of_curved - np.einsum("kij,kj->ki", self._curved, factors))
+        along = unit * (-of_curved - np.einsum("kij,kj->ki", curved, factors))
         for i in reversed(self._order):
             own[:, i] = factors[:, i] - share[:, i] * (along[:, i] + np.vecdot(crossed[:, :, i], own))
-        flat = self._vectors.reshape(len(share), -1, self._vectors.shape[-1])
         found = np.matmul(np.concatenate([own, -unit * factors], axis=1)[:, None], flat).reshape(gradient.shape)
-        return found - unit[:, :, None] * scaled
+        found -= unit[:, :, None] * scaled
+        return found
 
 
 def _inverse(Z: np.ndarray, factor: np.ndarray, rho: np.ndarray, shift_invariant: bool) -> np.ndarray:

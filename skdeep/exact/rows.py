@@ -264,6 +264,17 @@ class SparseRows(Rows):
             found[:, -1] = factor.sum(1)
         return found
 
+    def distinct(self) -> tuple[np.ndarray, np.ndarray]:
+        """Find one of each kind of equal columns of X (m,), and of which kind each column is (d,)."""
+        columns = self._transposed
+        columns.sort_indices()
+        marks = columns @ np.random.default_rng(0).standard_normal(self.shape[0])
+        _, first, kind = np.unique(marks, return_index=True, return_inverse=True)
+        if (columns[first[kind]] != columns).nnz:  # two kinds with one mark, by chance
+            first = kind = np.arange(len(marks))
+        order = first.argsort()
+        return first[order], order.argsort()[kind]
+
     def in_single(self) -> SparseRows:
         return SparseRows(self.X.astype(np.float32), self.intercept)
 

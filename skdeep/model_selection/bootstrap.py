@@ -44,8 +44,8 @@ def bootstrap_coefficients(
     with the weights :math:`m_i w_i`. Each ends where ``fit`` with these weights and a small ``tol`` would end: the
     classifier is solved to its optimum, so that nothing but the rows makes coefficients vary. With a smooth penalty on
     dense rows, more than 16 free coefficients are solved for to a tenth of the estimator's own ``tol`` (some thousandth
-    of a standard error), more than 128 to this ``tol``; more than 128 of sparse rows to a tenth of it (some hundredth
-    of a standard error).
+    of a standard error), more than 128 to this ``tol``; more than 128 of sparse rows to this ``tol`` and some hundredth
+    of a standard error. Optima with weak penalties are less certain: lower `tol` where its digits matter.
 
     The intervals are about what the classifier estimates, penalty included: with a strong one, coefficients are near
     zero and vary little. Those of an L1 norm are often exactly zero, about which a bootstrap says little. For the
@@ -66,8 +66,8 @@ def bootstrap_coefficients(
         Parts of the rows that are left out in turn (each is a row, if there are no more rows than that), for the
         acceleration of the BCa interval. Where the objective is smooth, and coefficients are few, what leaving them out
         does is known from a step of Newton's method; else, that many more models are trained (of many coefficients to a
-        tenth of ``tol``, since they differ by little). 0 leaves the acceleration at zero, and the interval corrected
-        for bias alone.
+        tenth of ``tol``, since they differ by little; of sparse rows to some hundredth of that). 0 leaves the
+        acceleration at zero, and the interval corrected for bias alone.
     stratify : bool, default=False
         Whether each class keeps its number of rows. Otherwise, resamples without a row of some class (or, of a label,
         with no row that has it or none that lacks it) are drawn again. Not for label indicators.

@@ -116,11 +116,12 @@ def default_contestants(
 
 @dataclass
 class _Table:
-    """What columns hold: which have categories, which nothing, and whether numbers are missing, sparse, or objects."""
+    """What columns hold: which have categories, which nothing, what is missing, whether it is sparse, or objects."""
 
     categories: list
     empty: list = field(default_factory=list)
     is_missing: bool = False
+    is_missing_name: bool = False  # by pandas' own sign
     is_sparse: bool = False
     has_objects: bool = False
 
@@ -162,6 +163,7 @@ def _look_at(X: Data) -> _Table:
             table.has_objects |= kind == "boolean"
         else:
             table.categories.append(name)
+            table.is_missing_name |= n_gaps > 0 and hasattr(column, "iloc")
     return table
 
 
@@ -175,6 +177,11 @@ def _count_gaps(column: Any) -> int:
 def _plain(X: Data) -> np.ndarray:
     """Make an array of numbers, with NaN for whatever stands for no value."""
     return check_array(as_numbers(X), ensure_all_finite=False, ensure_min_features=0)
+
+
+def _names(X: Any) -> Any:
+    """Make objects of the names in a data frame, with None where one is missing, which encoders know."""
+    return X.astype(object).where(X.notna(), None)
 
 
 def _front(table: _Table) -> list:
@@ -211,7 +218,8 @@ def _histograms(model: Any, table: _Table) -> list:
 def _encoded(encoder: Any, table: _Table) -> list:
     """List the step that encodes categories, which come first, and makes plain numbers of all other columns."""
     numbers = FunctionTransformer(_plain)
-    parts = [(what, columns) for what, columns in ((encoder, table.categories), ("drop", table.empty)) if columns]
+    named = make_pipeline(FunctionTransformer(_names), encoder) if table.is_missing_name else encoder
+    parts = [(what, columns) for what, columns in ((named, table.categories), ("drop", table.empty)) if columns]
     if parts:
         return [make_column_transformer(*parts, remainder=numbers)]
     return [numbers] if table.has_objects else []

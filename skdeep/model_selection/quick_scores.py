@@ -17,8 +17,8 @@ from sklearn.metrics import get_scorer
 
 from skdeep.compat.sklearn import _MultimetricScorer
 
-#: Kinds of plain labels: whole numbers, booleans, text.
-_KINDS = "iubU"
+#: Kinds of plain labels: numbers, booleans, text.
+_KINDS = "iufbU"
 
 
 class QuickScorers(_MultimetricScorer):

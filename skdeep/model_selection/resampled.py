@@ -28,7 +28,7 @@ from skdeep.exact.losses import RowLoss
 from skdeep.exact.reweighted import refit
 from skdeep.exact.reweighted_large import Neighbourhood, is_large
 from skdeep.exact.reweighted_lasso import refit_lasso
-from skdeep.exact.rows import Rows
+from skdeep.exact.rows import Rows, SparseRows
 from skdeep.fitting.exactly import has_exact_solver, row_loss
 from skdeep.fitting.outcome import divergence
 from skdeep.fitting.recipe import Member, Recipe, Stack, penalty_of
@@ -109,6 +109,7 @@ class Trainer:
         if not arrived.all():
             rest = np.flatnonzero(~arrived)
             coef[rest], intercept[rest] = learned(self._trained(weights[rest]))
+        coef *= self.near.present(weights)
         self.n_endless += self.near.count_endless((coef, intercept), weights, arrived)
         return coef, intercept
 
@@ -219,6 +220,8 @@ class Near:
     loss: RowLoss
     start: np.ndarray  # where models begin, (C, D)
     smooth: bool  # whether the penalty is smooth as well
+    first_of: np.ndarray  # a column of each kind (m,), which has an unknown
+    kind: np.ndarray  # the kind of each column (d,)
     #: What the optimum's surroundings are like, if models have too many unknowns for Hessians of their own.
     around: Neighbourhood | None = None
 
@@ -234,7 +237,8 @@ class Near:
         if loss.piecewise:
             return None
         variables = Variables.of(first)
-        return cls(recipe, problem, member, first, variables, loss, variables.forth(first)[0], penalty.smooth)
+        start, each = variables.forth(first)[0], np.arange(len(variables.scale))
+        return cls(recipe, problem, member, first, variables, loss, start, penalty.smooth, each, each)
 
     def refit(self, weights: np.ndarray, only_a_step: bool = False) -> tuple[Found, np.ndarray]:
         """Solve for weights (K, n); tell as well which models (K,) have come to their optimum."""
@@ -258,12 +262,33 @@ class Near:
         """Let models begin at the optimum for a weight (n,), if it is found; return where they do, and whether."""
         (share,), (rho,), _ = self.objectives(weight[None])
         if self.smooth and is_large(self.rows, self.loss, rho):
+            if isinstance(self.rows, SparseRows) and self.problem.shard is None:
+                self._join(self.rows)
+                (share,), (rho,), _ = self.objectives(weight[None])
             tol = self.member.progress.tol * self.recipe.loss.slope
             self.around = Neighbourhood(self.rows, self.loss, share, rho, self.start, tol)
         params, arrived = self.solved(weight[None])
         if arrived[0]:
             self.start = params[0]
         return self.coefficients(self.start[None]), arrived
+
+    def present(self, weights: np.ndarray) -> np.ndarray | bool:
+        """Tell which sparse columns have a row of a weight (K, n); without any, a penalty may be next to nothing."""
+        if not isinstance(self.rows, SparseRows):
+            return True
+        X, counts = self.rows.X, (weights > 0).T.astype(np.float32)
+        ones = sparse.csr_array(((X.data != 0).astype(np.float32), X.indices, X.indptr), shape=X.shape)
+        return (ones.T @ counts).T[:, None, self.kind] > 0
+
+    def _join(self, rows: SparseRows) -> None:
+        """Let columns that are equal, such as words of the same row, have one unknown, which is what each has."""
+        self.first_of, self.kind = rows.distinct()
+        self.rows = SparseRows((rows.X[:, self.first_of] * np.bincount(self.kind)).tocsr(), rows.intercept)
+        self.start = self._with_intercept(self.start, self.first_of)
+
+    def _with_intercept(self, params: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        """Take some columns of parameters (..., D), and the intercept."""
+        return params.take(np.append(columns, [-1] * self.variables.intercept).astype(np.intp), -1, mode="wrap")
 
     def count_endless(self, found: Found, weights: np.ndarray, arrived: np.ndarray) -> int:
         """Count the models of weights (K, n) that have no optimum, of those that may not have arrived at one."""
@@ -272,7 +297,7 @@ class Near:
             return 0
         shares = weights[unsure] / weights[unsure].sum(1, keepdims=True)
         (coef, intercept), variables = (values[unsure] for values in found), self.variables
-        params = [coef / variables.scale]
+        params = [(coef / variables.scale)[:, :, self.first_of]]
         if variables.intercept:
             params.append((intercept + coef @ variables.center)[:, :, None])
         return int(lack_optimum(self.rows, self.loss, shares, np.concatenate(params, axis=2)).sum())
@@ -285,15 +310,20 @@ class Near:
         # least squares in closed form have a penalty that knows of no weights
         mass = np.ones_like(total) if self.recipe.closed_form else total
         penalty = self.recipe.penalty([self.member] * len(total), mass, mass)
-        rho, kappa = np.zeros((2, len(total), self.rows.shape[1]))
-        units = units * self.variables.scale
-        rho[:, : len(self.variables.scale)] = penalty.curvature()[:, None] * np.square(units)
-        kappa[:, : len(self.variables.scale)] = (penalty.alpha * penalty.l1_ratio)[:, None] * units
+        rho, count, scale = np.zeros((len(total), self.rows.shape[1])), np.bincount(self.kind), self.variables.scale
+        of_columns = rho[:, : len(count)]
+        np.multiply(units, units, out=of_columns)
+        of_columns *= np.square(scale[self.first_of]) * count
+        of_columns *= penalty.curvature()[:, None]
+        kappa = np.zeros_like(rho) if not self.smooth else rho
+        if not self.smooth:
+            kappa[:, : len(count)] = (penalty.alpha * penalty.l1_ratio)[:, None] * (units * scale)
         return shares, rho, kappa
 
     def coefficients(self, params: np.ndarray) -> Found:
         """Compute coefficients and intercepts of parameters (K, C, D)."""
-        tensors = [torch.from_numpy(part) for part in self.variables.back(params)]
+        of_columns = self.variables.back(self._with_intercept(params, self.kind))
+        tensors = [torch.from_numpy(part) for part in of_columns]
         return learned(_in_columns_of(self.first, tensors))
 
     @cached_property
@@ -316,10 +346,13 @@ class Near:
             are_as_they_are = not (isinstance(estimator.alpha, str) and estimator.standardize)
             if are_as_they_are:
                 return 1.0
-            columns = Columns.of_models(self.problem.rows(), [None] * len(weights), list(weights))
-            has_levels, power = indicators.start < indicators.stop, np.full(len(weights), estimator._length_power)
-            sizes = units_of_sparse(columns, len(self.first.params) > 1, power, has_levels)
-            sizes[:, indicators] = 1.0
+            is_joined, is_level = len(self.first_of) < len(self.kind), np.zeros(len(self.kind), dtype=bool)
+            is_level[indicators] = True
+            rows = source[:, self.first_of] if is_joined else self.problem.rows()
+            columns = Columns.of_models(rows, [None] * len(weights), list(weights))
+            power, count = np.full(len(weights), estimator._length_power), np.bincount(self.kind)
+            sizes = units_of_sparse(columns, len(self.first.params) > 1, power, bool(is_level.any()), count)
+            sizes[:, is_level[self.first_of]] = 1.0
             return sizes
         if self.first.columns.unit is None:
             return 1.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import math
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,11 @@ from typing import Any
 _SEPARATORS = ",;\t|"
 #: Numbers by their decimal sign: what parts thousands, what decimals, and what both look like together.
 _WRITTEN = {
-    "comma": (".", ",", r"[+-]?(\d+|\d{1,3}(\.\d{3})+)(,\d+)?"),
-    "point": (",", ".", r"[+-]?(\d+|\d{1,3}(,\d{3})+)(\.\d+)?"),
+    "comma": (".", ",", r"[+-]?(\d+|[1-9]\d{0,2}(\.\d{3})+)(,\d+)?"),
+    "point": (",", ".", r"[+-]?(\d+|[1-9]\d{0,2}(,\d{3})+)(\.\d+)?"),
 }
+#: A number that is a name.
+_CODE = r"0\d+"
 #: What may stand around a number, or part its thousands, and says nothing of it; a unit, if it is one for all; a date.
 _AROUND = r"^[$€£¥]\s?|\s?[$€£¥%]$|(?<=\d)[ '\u00a0\u202f](?=\d{3})"
 _UNIT = r"(?<=[\d.,])\s?([^\W\d_]\D*\d?|°.*)$"
@@ -68,14 +71,14 @@ def read(path: Path, encoding: str = "utf-8", target: str | None = None) -> tupl
             "below have as many fields. Remove lines above the heading, such as titles and comments."
         ) from error
     if twice := headings[headings.duplicated() & headings.notna()].tolist():
-        raise ValueError(
-            f"Several columns of {path} are named {twice[0]!r}: a column is known by its name. Rename them."
-        )
+        names = ", and others ".join(map(repr, dict.fromkeys(twice)))
+        raise ValueError(f"Several columns of {path} are named {names}: a column is known by its name. Rename them.")
     table.columns = table.columns.astype(str).str.strip()
     texts = None
     if target in table.columns and table[target].isna().any():
         # all columns, else pandas does not take numbers of rows, which have no heading, apart
         texts = pandas.read_csv(path, keep_default_na=False, dtype=str, **options).iloc[:, table.columns == target]
+    table = _with_codes(table, lambda **more: pandas.read_csv(path, dtype=str, **options, **more))
     table, notes = _with_target(table, target, texts)
     for name in table.columns:
         texts = _texts(table[name])
@@ -88,6 +91,15 @@ def read(path: Path, encoding: str = "utf-8", target: str | None = None) -> tupl
     if all(_is_number(str(name)) for name in table.columns):
         notes.append("All headings are numbers: if the first line of the file is data, put a line of names above it.")
     return table, notes
+
+
+def _with_codes(table: Any, texts_of: Callable[..., Any]) -> Any:
+    """Take numbers that begin with a zero, such as postal codes, as the names that they are."""
+    texts = texts_of(nrows=_LOOKED_AT)
+    for number, kind in enumerate(table.dtypes):
+        if kind.kind in "iuf" and texts.iloc[:, number].str.fullmatch(_CODE).any():
+            table[table.columns[number]] = texts_of(usecols=[number]).iloc[:, 0]
+    return table
 
 
 def _with_target(table: Any, target: str | None, texts: Any) -> tuple[Any, list[str]]:
@@ -116,6 +128,8 @@ def _has_decimal_commas(column: Any) -> bool:
 def _numbers_of(column: Any, are_commas_decimal: bool) -> Any:
     """Make numbers of a column of texts, if all are written in one way, the likelier one first; None if not."""
     texts = column.str.strip().str.replace("\N{MINUS SIGN}", "-").str.replace(_AROUND, "", regex=True)
+    if texts.str.fullmatch(_CODE).any():
+        return None
     units = texts.str.extract(_UNIT, expand=False).str.strip()
     kinds_of_units = units.str.replace("M", "mega").str.lower().nunique()  # "KG" is "kg", and "MW" is not "mW"
     if units.notna().sum() == texts.notna().sum() and kinds_of_units == 1:
