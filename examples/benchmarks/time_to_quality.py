@@ -30,8 +30,10 @@ CONTESTANTS = {
         "SoftmaxClassifier": SoftmaxClassifier(random_state=0),
         "LogisticRegression(max_iter=100)": LogisticRegression(max_iter=100),
         "SGDClassifier(log_loss)": SGDClassifier("log_loss", random_state=0),
-        "HingeClassifier, large data": HingeClassifier(random_state=0, **LARGE),
-        "HingeClassifier, large data, uncalibrated": HingeClassifier(calibration=None, random_state=0, **LARGE),
+        "HingeClassifier, plain hinge, large data": HingeClassifier("hinge", random_state=0, **LARGE),
+        "HingeClassifier, plain hinge, large data, uncalibrated": HingeClassifier(
+            "hinge", calibration=None, random_state=0, **LARGE
+        ),
         "LinearSVC": LinearSVC(random_state=0),
     },
     "networks": {
