@@ -46,7 +46,7 @@ _AT_REST = 1e-7
 _MIN_FOLLOWED = 128
 #: Columns up to which least squares are solved by their moments, and most columns where rows are more than these.
 _FEW_COLUMNS, _MAX_COLUMNS = 128, 512
-#: Share of coordinates up to which products of some sparse columns are less work than of all.
+#: Share of coordinates that leave zero up to which products of some sparse columns are less work than of all.
 _FEW = 0.35
 #: Rounding of moments that leaves a duality gap as it is, as a part of it.
 _HIDDEN = 0.1
@@ -91,9 +91,9 @@ def solve(
     zero for the intercept, and nowhere else. The `start` is (K, C, D).
     """
     K, C, D = len(weight), loss.n_scores, rows.shape[1]
-    by_moments = isinstance(loss, SquaredLoss) and D <= max(_FEW_COLUMNS, min(_MAX_COLUMNS, rows.shape[0]))
-    if by_moments and not (K == 1 and isinstance(rows, SparseRows) and _are_few(rows, loss, weight, kappa + rho, kappa)):
-        found = _of_squares(rows, loss, weight, kappa, rho, gap, max_iter)
+    if isinstance(loss, SquaredLoss) and D <= max(_FEW_COLUMNS, min(_MAX_COLUMNS, rows.shape[0])):
+        is_one = K == 1 and isinstance(rows, SparseRows) and _are_few(rows, loss, weight, kappa, rho)
+        found = None if is_one else _of_squares(rows, loss, weight, kappa, rho, gap, max_iter)
         if found is not None:
             return found
     if loss.separable and C > 1:
@@ -113,9 +113,9 @@ def solve(
     return Solution(params, value, reached, curve, reached <= gap)
 
 
-def _are_few(rows: Rows, loss: SquaredLoss, weight: np.ndarray, penalty: np.ndarray, kappa: np.ndarray) -> bool:
+def _are_few(rows: Rows, loss: SquaredLoss, weight: np.ndarray, kappa: np.ndarray, rho: np.ndarray) -> bool:
     """Tell whether few coordinates would leave zero, alone, so that products of few columns are asked for."""
-    level = loss.target @ weight.T if has_free_column(rows, penalty) else 0.0
+    level = loss.target @ weight.T if has_free_column(rows, kappa + rho) else 0.0
     slope = np.abs(rows.back((loss.target - level) * weight))
     return np.count_nonzero(slope > kappa) <= _FEW * slope.size
 
@@ -322,11 +322,12 @@ class _Problem:
 
     def _step(self, state: _State, gradient: np.ndarray, damping: float) -> tuple[np.ndarray, float]:
         """Find the step to the minimum of the quadratic model, and the slope towards it."""
-        wanted = int(np.count_nonzero((state.x != 0) | (np.abs(gradient) > self.kappa)))
-        is_large = self._is_large(wanted)
-        followed = np.arange(len(state.x)) if is_large else self._followed(state.x, gradient)
+        followed = self._followed(state.x, gradient)
         if not len(followed):
             return np.zeros_like(state.x), 0.0
+        is_large = self._is_large(len(followed))
+        if is_large:
+            followed = np.arange(len(state.x))
         x, kappa, slope = state.x[followed], self.kappa[followed], gradient[followed]
         sign = np.sign(x)
         longest = float((np.abs(slope + kappa * sign) - kappa * (sign == 0)).max(initial=0))
@@ -351,7 +352,9 @@ class _Problem:
         size = np.abs(gradient)
         is_followed = (x != 0) | (size > _NEAR * self.kappa)
         many = max(_MIN_FOLLOWED, 2 * int(np.count_nonzero(x)))
-        if np.count_nonzero(is_followed) <= many:
+        # of sparse squares, products are cheap, and neither steps of many coordinates fail
+        is_cheap = self._products is not None and isinstance(self.rows, SparseRows)
+        if is_cheap or np.count_nonzero(is_followed) <= many:
             return np.flatnonzero(is_followed)
         beyond = np.where((x != 0) | self.is_free, np.inf, size - self.kappa)
         return np.sort(np.argpartition(-beyond, many)[:many])

@@ -66,9 +66,10 @@ def products_of(columns: np.ndarray) -> np.ndarray:
     return products.T
 
 
-def dense_product(A: sparse.csr_array, B: sparse.csr_array) -> np.ndarray:
+def dense_product(A: sparse.sparray, B: sparse.sparray) -> np.ndarray:
     """Multiply sparse matrices in one pass, where SciPy takes one more to count what is to be stored."""
-    shape = n, d = A.shape[0], B.shape[1]
+    A, B, shape = A.tocsr(), B.tocsr(), (A.shape[0], B.shape[1])
+    n, d = shape
     kind = np.result_type(A.indices, B.indices)
     parts = [part.astype(kind, copy=False) for M in (A, B) for part in (M.indptr, M.indices)]
     found, column, first = np.empty(n * d), np.empty(n * d, dtype=kind), np.empty(n + 1, dtype=kind)
@@ -316,16 +317,16 @@ class SparseRows(Rows):
         found._transposed = transposed
         return found
 
-    def _scaled(self, index: np.ndarray, factor: np.ndarray) -> sparse.csr_array:
-        """Take some columns, with factors of rows, as rows."""
-        turned = self._transposed if index is None else self._transposed[index]
+    @staticmethod
+    def _scaled(turned: sparse.csr_array, factor: np.ndarray) -> sparse.csr_array:
+        """Multiply columns by factors of rows."""
         return sparse.csr_array((turned.data * factor[turned.indices], turned.indices, turned.indptr), turned.shape)
 
     def between(self, some: np.ndarray, columns: np.ndarray, factor: np.ndarray) -> np.ndarray:
         d, found = self.X.shape[1], np.empty((len(some), len(columns)))
         is_some, is_column = some < d, columns < d
         turned = self._transposed
-        inner = dense_product(self._scaled(some[is_some], factor), turned[columns[is_column]].T.tocsr())
+        inner = dense_product(self._scaled(turned[some[is_some]], factor), turned[columns[is_column]].T)
         if is_some.all() and is_column.all():
             return inner
         found[np.ix_(is_some, is_column)] = inner
@@ -338,11 +339,9 @@ class SparseRows(Rows):
         if self.n_values <= FILLED * self.shape[0] * D:
             d = self.X.shape[1]
             for own, f in zip(found, factor, strict=True):
-                turned = self._transposed
-                weighted = sparse.csr_array((turned.data * f[turned.indices], turned.indices, turned.indptr), (d, len(f)))
-                own[:d, :d] = dense_product(weighted, self.X)
+                own[:d, :d] = dense_product(self._scaled(self._transposed, f), self.X)
                 if self.intercept:
-                    own[d, :d] = own[:d, d] = turned @ f
+                    own[d, :d] = own[:d, d] = self._transposed @ f
                     own[d, d] = f.sum()
             return found
         step = max(1, _CHUNK_VALUES // D)
