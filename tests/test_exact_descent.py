@@ -176,7 +176,10 @@ def test_products_of_sparse_columns(density, intercept):
     Z = np.hstack([dense, np.ones((50, 1))]) if intercept else dense
     factor = RNG.normal(size=(2, 50))
     np.testing.assert_allclose(rows.gram(factor), [Z.T @ (f[:, None] * Z) for f in factor], atol=1e-13)
-    for index in (np.array([0, 3, 4, Z.shape[1] - 1]), np.array([2, 7])):
+    for index in (np.array([0, 3, 4, Z.shape[1] - 1]), np.array([2, 7]), np.arange(30)):
+        for kind in (rows, Rows(Z)):
+            between = kind.between(index[::-1], np.array([1, Z.shape[1] - 1, 4]), factor[0])
+            np.testing.assert_allclose(between, rows.gram(factor)[0][index[::-1]][:, [1, -1, 4]], atol=1e-13)
         for some in (rows.narrow(index), Rows(Z).narrow(index)):
             assert some.shape == (50, len(index))
             np.testing.assert_allclose(some.gram(factor), rows.gram(factor)[:, index][:, :, index], atol=1e-13)

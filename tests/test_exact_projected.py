@@ -59,6 +59,17 @@ def test_subgradients_are_as_short_as_they_are_to_be(kind, ridge, n):
     assert value(u) < value(x)
 
 
+def test_what_passes_zero_at_once_stops_no_round(monkeypatch):
+    """Shorter steps of all coordinates did not lead down, however short, and nothing was found."""
+    monkeypatch.setattr(projected, "_CROSSING", 1.0)
+    H, x, kappa = np.array([[1, 0.9], [0.9, 1]]), np.array([1e-13, 1.0]), np.full(2, 0.1)
+    rows = Rows(np.linalg.cholesky(H).T)
+    curvature = projected.Curvature(rows, lambda moved: moved, np.zeros((1, 2)), np.ones((1, 2)))
+    problem = Quadratic(np.array([0.9, 0.4]), x, kappa, 1e-9)
+    u = projected.minimise(curvature, problem)
+    assert subgradient(H, problem, u).max() <= 1e-9
+
+
 def test_rounds_that_end_early_have_led_down(monkeypatch):
     monkeypatch.setattr(projected, "_MAX_ROUNDS", 1)
     rng = np.random.default_rng(0)

@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
+from scipy import sparse
 from sklearn.base import clone
 from sklearn.metrics import r2_score
 
-from skdeep import MLPEnsembleRegressor, MLPRegressorTorch
+from skdeep import LinearRegressor, MLPEnsembleRegressor, MLPRegressorTorch
 
 
 def _data(n, d):
@@ -71,3 +72,11 @@ def test_steps_of_few_rows_are_small_in_ensembles(n, rows):
         for size in ("auto", rows)
     )
     np.testing.assert_array_equal(auto, given)
+
+
+def test_optima_of_sparse_rows_with_an_l1_norm_are_the_default():
+    """Mini-batches, which took several times as long, ended 5 % above, without a word."""
+    rng = np.random.default_rng(0)
+    X = sparse.random_array((20_000, 500), density=0.02, format="csr", rng=rng, data_sampler=rng.standard_normal)
+    y = rng.poisson(np.exp(np.clip(X[:, :20].sum(1), -2, 2)))
+    assert LinearRegressor("poisson", penalty="l1", alpha=3e-3).fit(X, y).solver_ == "exact"

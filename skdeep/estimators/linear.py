@@ -322,7 +322,7 @@ def _of_any_strength(kind: type[ElasticNet]) -> ElasticNet:
 
 def products_of_columns(problem: Problem, n_columns: int) -> float:
     """Count what products of all pairs of so many columns cost, in multiplications of dense ones."""
-    return problem.n_rows * n_columns**2 * min(1.0, problem.density / FILLED)
+    return problem.n_rows * n_columns**2 * min(1.0, problem.density / FILLED) ** 2
 
 
 def _check_exact(problem: Problem, loss: Loss, is_closed: bool, early_stopping: bool) -> None:

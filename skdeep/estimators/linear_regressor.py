@@ -15,6 +15,7 @@ from skdeep.engine.values import HuberValues, InsensitiveValues, SquaredValues
 from skdeep.estimators.docs import document_regressor
 from skdeep.estimators.linear import STEPS, LinearModel, products_of_columns
 from skdeep.estimators.regression import BaseTorchRegressor
+from skdeep.exact.rows import FILLED
 from skdeep.fitting.choices import BATCH_ROWS
 from skdeep.fitting.exactly import fits_memory
 from skdeep.fitting.losses import RegressionLoss
@@ -26,6 +27,8 @@ _FREE, _WORTH = 2e9, 10.0
 #: Values of rows that may be copied, floating-point operations that the optimum of an objective may take, being exact
 #: (some two seconds), and steps that they are about.
 _COPIED_VALUES, _EXACT, _INTERIOR_STEPS, _FEW_STEPS = 2**24, 1e10, 15, 5
+#: Operations for each value of sparse rows under an L1 norm, if all of these are passed over again and again.
+_PASSES = 8000
 #: Columns of systems that are solved at once.
 _MAX_COLUMNS = 1024
 
@@ -146,8 +149,11 @@ class LinearRegressor(BaseTorchRegressor, LinearModel):
         # some dozen products of all columns; few of smooth losses, of squared errors one
         d = self._n_coordinates(problem, loss) + 1
         steps = 1 if type(loss) is SquaredValues else _FEW_STEPS if loss.smooth else _INTERIOR_STEPS
-        work = 2 * steps * products_of_columns(problem, d) * self.n_outputs_
-        return problem.n_rows * d * problem.density <= _COPIED_VALUES and work <= _EXACT
+        values = problem.n_rows * d * problem.density
+        work = 2 * steps * products_of_columns(problem, d)
+        if loss.smooth and problem.density < FILLED:  # of many columns, no products are formed
+            work = min(work, _PASSES * values)
+        return values <= _COPIED_VALUES and work * self.n_outputs_ <= _EXACT
 
     def _is_exact_cheap(self, problem: Problem, loss: Loss, newton_params: int | None) -> bool:
         d = self._n_coordinates(problem, loss)

@@ -40,10 +40,14 @@ _FALL = 0.2
 _FARTHEST = 30.0
 #: Iterations, at most, for the support to come to rest when the gap is closed.
 _MAX_SETTLING = 3
+#: Subgradients, as a part of the norm, that no step makes shorter.
+_AT_REST = 1e-7
 #: Coordinates that a step follows at least, if there are so many that may leave zero; else as many as are not zero.
 _MIN_FOLLOWED = 128
 #: Columns up to which least squares are solved by their moments, and most columns where rows are more than these.
 _FEW_COLUMNS, _MAX_COLUMNS = 128, 512
+#: Share of coordinates that leave zero up to which products of some sparse columns are less work than of all.
+_FEW = 0.35
 #: Rounding of moments that leaves a duality gap as it is, as a part of it.
 _HIDDEN = 0.1
 #: Most coordinates of a curvature that is computed as a matrix, and of losses in pieces, many of which are flat, which
@@ -88,7 +92,8 @@ def solve(
     """
     K, C, D = len(weight), loss.n_scores, rows.shape[1]
     if isinstance(loss, SquaredLoss) and D <= max(_FEW_COLUMNS, min(_MAX_COLUMNS, rows.shape[0])):
-        found = _of_squares(rows, loss, weight, kappa, rho, gap, max_iter)
+        is_one = K == 1 and isinstance(rows, SparseRows) and _are_few(rows, loss, weight, kappa, rho)
+        found = None if is_one else _of_squares(rows, loss, weight, kappa, rho, gap, max_iter)
         if found is not None:
             return found
     if loss.separable and C > 1:
@@ -106,6 +111,13 @@ def solve(
             params[k], reached[k], curve[k] = problem.solve(np.zeros(C * D), max_iter)
         value[k] = curve[k][-1]
     return Solution(params, value, reached, curve, reached <= gap)
+
+
+def _are_few(rows: Rows, loss: SquaredLoss, weight: np.ndarray, kappa: np.ndarray, rho: np.ndarray) -> bool:
+    """Tell whether few coordinates would leave zero, alone, so that products of few columns are asked for."""
+    level = loss.target @ weight.T if has_free_column(rows, kappa + rho) else 0.0
+    slope = np.abs(rows.back((loss.target - level) * weight))
+    return np.count_nonzero(slope > kappa) <= _FEW * slope.size
 
 
 def _of_squares(
@@ -160,6 +172,29 @@ def _along(weight: np.ndarray, penalty: np.ndarray) -> Iterator[tuple[int, int]]
         first = models[0]
 
 
+class _Products:
+    """Products of columns under weights (n,), which are all second derivatives of squares: each is computed once."""
+
+    def __init__(self, rows: Rows, weight: np.ndarray):
+        self.rows, self.weight = rows, weight
+        self._known, self._gram = np.zeros(0, dtype=np.intp), np.zeros((0, 0))
+        self._place = np.full(rows.shape[1], -1)
+
+    def of(self, index: np.ndarray) -> np.ndarray:
+        """Take the products of some columns with one another."""
+        new = index[self._place[index] < 0]
+        if len(new):
+            k = len(self._known)
+            self._known = np.concatenate([self._known, new])
+            self._place[new] = np.arange(k, len(self._known))
+            between = self.rows.between(new, self._known, self.weight)
+            gram = np.empty((len(self._known), len(self._known)))
+            gram[:k, :k], gram[k:], gram[:k, k:] = self._gram, between, between[:, :k].T
+            self._gram = gram
+        place = self._place[index]
+        return self._gram.take(place, 0).take(place, 1)
+
+
 class _State(NamedTuple):
     """Where a fit is."""
 
@@ -186,6 +221,7 @@ class _Problem:
         family = np.where(self._has_shift, np.arange(D), -1)
         self._family = np.tile(family, C) if self._has_shift.any() else None
         self.unit = loss.unit
+        self._products = _Products(rows, weight) if C == 1 and isinstance(loss, SquaredLoss) else None
         if C > 1:
             self._of_pair = of_both(C).reshape(C, C)
 
@@ -225,9 +261,10 @@ class _Problem:
                 value = found.value - (ease - 1) * float(kappa @ np.abs(found.x))
                 state = found._replace(value=value)
                 gradient, is_certified = self._gradient(state), False
+                is_settled |= self._steepest(state.x, gradient) <= _AT_REST * float(kappa.max())
                 curve.append(state.value)
             near = -slope <= 100 * self.gap * (state.value + self.smallest)
-            if ease == 1 and near:
+            if ease == 1 and (near or is_settled):
                 bound, is_certified = max(bound, self._bound(state, gradient)), True
             ease = max(1.0, _FALL * ease)
         if not is_certified:
@@ -298,19 +335,26 @@ class _Problem:
         family = self._family[followed] if self._family is not None else None
         problem = Quadratic(slope, x, kappa, tol, family, self.shape[0])
         if is_large:
-            end = projected.minimise(self._products(state, damping), problem)
+            end = projected.minimise(self._at_large(state, damping), problem)
         else:
             end = minimise(self._curvature(state, followed, damping), problem)
         step = np.zeros_like(state.x)
         step[followed] = end - x
         return step, float(slope @ (end - x) + kappa @ (np.abs(end) - np.abs(x)))
 
+    def _steepest(self, x: np.ndarray, gradient: np.ndarray) -> float:
+        """Find the longest entry of the subgradient."""
+        sign = np.sign(x)
+        return float((np.abs(gradient + self.kappa * sign) - self.kappa * (sign == 0)).max(initial=0))
+
     def _followed(self, x: np.ndarray, gradient: np.ndarray) -> np.ndarray:
         """Choose the coordinates of a step: all that are not zero, and of the others, some that may leave it."""
         size = np.abs(gradient)
         is_followed = (x != 0) | (size > _NEAR * self.kappa)
         many = max(_MIN_FOLLOWED, 2 * int(np.count_nonzero(x)))
-        if np.count_nonzero(is_followed) <= many:
+        # of sparse squares, products are cheap, and neither steps of many coordinates fail
+        is_cheap = self._products is not None and isinstance(self.rows, SparseRows)
+        if is_cheap or np.count_nonzero(is_followed) <= many:
             return np.flatnonzero(is_followed)
         beyond = np.where((x != 0) | self.is_free, np.inf, size - self.kappa)
         return np.sort(np.argpartition(-beyond, many)[:many])
@@ -321,7 +365,7 @@ class _Problem:
         most = _MAX_PIECEWISE if self.loss.piecewise else _MAX_MATRIX
         return n_followed > most or C * (C + 1) // 2 * len(self.weight) > _MAX_SECOND
 
-    def _products(self, state: _State, damping: float) -> projected.Curvature:
+    def _at_large(self, state: _State, damping: float) -> projected.Curvature:
         """State what products with the second derivatives of all coordinates are."""
         loss, weight = self.loss, self.weight
         diagonal = self.rows.diagonal(loss.diagonal(state.scores, state.at)[0] * weight)
@@ -337,6 +381,8 @@ class _Problem:
 
     def _curvature(self, state: _State, index: np.ndarray, damping: float) -> Matrix:
         C, n = self.shape[0], len(self.weight)
+        if self._products is not None:
+            return self._matrix(self._products.of(index), index, damping)
         of_class, column = np.divmod(index, self.shape[1])
         second = self.loss.second(state.scores, state.at)[0] * self.weight
         if C > 1 and n * self.shape[1] ** 2 <= _MAX_GRAM:

@@ -15,15 +15,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from skdeep.exact.quadratic import FIRST, Quadratic
+from skdeep.exact.quadratic import FIRST, Quadratic, cut
 from skdeep.exact.rows import Rows
 
 #: Rounds, and steps of conjugate gradients in each, at most.
 _MAX_ROUNDS, _MAX_STEPS = 40, 300
 #: How far residuals fall in a round, and the share of coordinates that may pass zero in it.
 _FALL, _CROSSING = 0.1, 0.02
-#: Halvings of a step after which it is given up.
-_MAX_HALVINGS = 40
+
+#: Halvings of a step after which what passes zero stops the rest.
+_MAX_HALVINGS = 6
 
 
 class Curvature(NamedTuple):
@@ -141,14 +142,17 @@ class _Part(NamedTuple):
             if size <= enough or np.count_nonzero((x + found) * sign < 0) > crossing:
                 break
             direction = scaled + size / before * direction
-        for _ in range(_MAX_HALVINGS):
-            end = x + found
+        for halving in range(_MAX_HALVINGS):
+            end = x + 0.5**halving * found
             crosses = end * sign < 0
             end[crosses] = 0
-            step, far = end - x, moved
-            if crosses.any():
-                far = curvature.rows.scores(step)
-            if self._fall(step) + 0.5 * curvature.along(far, step) <= 0:
-                return far, end
-            found, moved = 0.5 * found, 0.5 * moved
-        return np.zeros_like(moved), x
+            step = end - x
+            if halving or crosses.any():
+                moved = curvature.rows.scores(step)
+            if self._fall(step) + 0.5 * curvature.along(moved, step) <= 0:
+                return moved, end
+        drop = float(np.vdot(found, -(slope + kappa * sign)))
+        if not (drop > 0 and crosses.any()):  # what is left is rounding
+            return np.zeros_like(moved), x
+        step = cut(x.ravel(), found.ravel(), drop, kappa.ravel()).reshape(x.shape)
+        return curvature.rows.scores(step), x + step

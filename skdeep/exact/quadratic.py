@@ -168,7 +168,7 @@ def _descend(curvature: Matrix, problem: Quadratic) -> np.ndarray:
         now, drop = u[index], -(step @ slope[index])
         if not drop > 0:
             break
-        step = _cut(now, step, drop, kappa[index])
+        step = cut(now, step, drop, kappa[index])
         u[index] = now + step
         gradient = gradient + curvature.times(index, step)
     return u
@@ -194,7 +194,7 @@ def _direction(
     return index, curvature.solve(index, -slope[index])
 
 
-def _cut(now: np.ndarray, step: np.ndarray, drop: float, kappa: np.ndarray) -> np.ndarray:
+def cut(now: np.ndarray, step: np.ndarray, drop: float, kappa: np.ndarray) -> np.ndarray:
     """Find the part of a step that leads lowest, where the slope at its start is -drop, and each zero passed a bend."""
     with np.errstate(all="ignore"):
         passes = -now / step

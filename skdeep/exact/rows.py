@@ -9,6 +9,8 @@ import numpy as np
 from scipy import sparse
 from scipy.linalg.blas import dsyrk
 
+from skdeep.compat.scipy import csr_matmat
+
 #: Most products of two columns that are kept for all rows, and columns up to which some factors suffice for it.
 _MAX_PRODUCTS, _VERY_FEW = 2**21, 20
 #: Rows whose products are formed at a time, and values of them from which those without a factor are left out; values
@@ -62,6 +64,17 @@ def products_of(columns: np.ndarray) -> np.ndarray:
         start = i * (i + 1) // 2
         np.multiply(columns[: i + 1], columns[i], out=products[start : start + i + 1])
     return products.T
+
+
+def dense_product(A: sparse.sparray, B: sparse.sparray) -> np.ndarray:
+    """Multiply sparse matrices in one pass, where SciPy takes one more to count what is to be stored."""
+    A, B, shape = A.tocsr(), B.tocsr(), (A.shape[0], B.shape[1])
+    n, d = shape
+    kind = np.result_type(A.indices, B.indices)
+    parts = [part.astype(kind, copy=False) for M in (A, B) for part in (M.indptr, M.indices)]
+    found, column, first = np.empty(n * d), np.empty(n * d, dtype=kind), np.empty(n + 1, dtype=kind)
+    csr_matmat(n, d, parts[0], parts[1], A.data, parts[2], parts[3], B.data, first, column, found)
+    return sparse.csr_array((found[: first[-1]], column[: first[-1]], first), shape=shape).toarray()
 
 
 class Rows:
@@ -138,6 +151,10 @@ class Rows:
                 np.matmul(Z.T * f, Z, out=own)
         return found
 
+    def between(self, some: np.ndarray, columns: np.ndarray, factor: np.ndarray) -> np.ndarray:
+        """Compute the products of some columns with others, under factors of rows (n,)."""
+        return (self.Z.take(some, 1).T * factor) @ self.Z.take(columns, 1)
+
     def diagonal(self, factor: np.ndarray) -> np.ndarray:
         """Compute the diagonals (m, D) of `gram`."""
         return np.stack([np.einsum("i,ij,ij->j", f, self.Z, self.Z) for f in factor])
@@ -200,6 +217,12 @@ class SparseRows(Rows):
     def _transposed(self) -> sparse.csr_array:
         return self.X.T.tocsr()
 
+    @cached_property
+    def _long(self) -> tuple[sparse.sparray, sparse.sparray]:
+        """X and its transpose, either stored as few long sums, or as what goes to few long ones, which is faster."""
+        X = self.X if self.X.shape[0] <= self.X.shape[1] else self._transposed.T
+        return X, X.T
+
     def cheapest(self) -> Rows:
         """Make dense rows where passing over these takes longer."""
         n, D = self.shape
@@ -235,7 +258,8 @@ class SparseRows(Rows):
     def scores(self, params: np.ndarray) -> np.ndarray:
         flat = params.reshape(-1, params.shape[-1])
         coef = flat[:, :-1] if self.intercept else flat
-        found = (self.X @ coef[0])[None] if len(coef) == 1 else np.ascontiguousarray((self.X @ coef.T).T)
+        X = self._long[0]
+        found = (X @ coef[0])[None] if len(coef) == 1 else np.ascontiguousarray((X @ coef.T).T)
         if self.intercept:
             found += flat[:, -1:]
         return found.reshape(*params.shape[:-1], -1)
@@ -243,7 +267,8 @@ class SparseRows(Rows):
     def back(self, gradient: np.ndarray) -> np.ndarray:
         flat = gradient.reshape(math.prod(gradient.shape[:-1]), gradient.shape[-1])
         found = np.empty((len(flat), self.shape[1]), dtype=np.result_type(self.X.dtype, flat.dtype))
-        found[:, : self.X.shape[1]] = (self._transposed @ flat.T).T
+        turned = self._long[1]
+        found[:, : self.X.shape[1]] = turned @ flat[0] if len(flat) == 1 else (turned @ flat.T).T
         if self.intercept:
             found[:, -1] = flat.sum(1)
         return found.reshape(*gradient.shape[:-1], -1)
@@ -303,15 +328,31 @@ class SparseRows(Rows):
         found._transposed = transposed
         return found
 
+    @staticmethod
+    def _scaled(turned: sparse.csr_array, factor: np.ndarray) -> sparse.csr_array:
+        """Multiply columns by factors of rows."""
+        return sparse.csr_array((turned.data * factor[turned.indices], turned.indices, turned.indptr), turned.shape)
+
+    def between(self, some: np.ndarray, columns: np.ndarray, factor: np.ndarray) -> np.ndarray:
+        d, found = self.X.shape[1], np.empty((len(some), len(columns)))
+        is_some, is_column = some < d, columns < d
+        turned = self._transposed
+        inner = dense_product(self._scaled(turned[some[is_some]], factor), turned[columns[is_column]].T)
+        if is_some.all() and is_column.all():
+            return inner
+        found[np.ix_(is_some, is_column)] = inner
+        sums = self.back(factor)
+        found[~is_some], found[:, ~is_column] = sums[columns], sums[some][:, None]
+        return found
+
     def gram(self, factor: np.ndarray) -> np.ndarray:
         D, found = self.shape[1], np.zeros((len(factor), self.shape[1], self.shape[1]))
         if self.n_values <= FILLED * self.shape[0] * D:
             d = self.X.shape[1]
             for own, f in zip(found, factor, strict=True):
-                weighted = self._transposed * f
-                own[:d, :d] = (weighted @ self.X).toarray()
+                own[:d, :d] = dense_product(self._scaled(self._transposed, f), self.X)
                 if self.intercept:
-                    own[d, :d] = own[:d, d] = weighted.sum(1)
+                    own[d, :d] = own[:d, d] = self._transposed @ f
                     own[d, d] = f.sum()
             return found
         step = max(1, _CHUNK_VALUES // D)
