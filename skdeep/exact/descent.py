@@ -9,7 +9,6 @@ the minimum itself.
 from __future__ import annotations
 
 from dataclasses import InitVar, dataclass, field
-from typing import Protocol
 
 import numpy as np
 
@@ -225,8 +224,8 @@ def _next(low: np.ndarray, high: np.ndarray, wanted: np.ndarray, is_worse: np.nd
     return np.where(is_worse & ~((wanted > low) & (wanted <= between)), low + MUCH_LESS * (high - low), found)
 
 
-class Directions(Protocol):
-    """Directions downhill, of all models of a stack."""
+class Directions:
+    """Directions downhill, of all models of a stack: base of those that remember nothing of earlier steps."""
 
     slope_left: float  # see `Stack.move`
     most_scores: float  # of models that are best moved at a time
@@ -234,12 +233,14 @@ class Directions(Protocol):
 
     def __call__(self, stack: Stack) -> np.ndarray:
         """Compute directions (K, C, D)."""
+        raise NotImplementedError
 
     def keep(self, models: np.ndarray) -> None:
         """Go on with some of the models only."""
 
     def again(self, group: np.ndarray) -> Directions:
         """Make directions for objectives much like these; models of one number have about the same curvature."""
+        return self
 
 
 def descend(

@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from skdeep.exact.descent import Stack, dot
+from skdeep.exact.descent import Directions, Stack, dot
 from skdeep.exact.losses import At
 
 #: Share of a gradient that a direction may leave, at most; and most products with the rows for a direction.
@@ -24,30 +24,23 @@ _LEAST = 1e-12
 #: Most scores of models that take steps at a time.
 _MOST_SCORES = 2**20
 
-#: From models (m,) and directions (m, C, D) to the change of their gradients.
+#: From models (m,) and directions (m, C, D) to a change of these: along it, of the gradients, for example.
 Product = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
-class NewtonCG:
+class NewtonCG(Directions):
     """Newton directions by products with the rows."""
 
-    most_scores: float = _MOST_SCORES
+    most_scores = _MOST_SCORES
     slope_left, nearer = 0.1, 0.1
 
-    def keep(self, models: np.ndarray) -> None:
-        """Nothing is remembered."""
-
-    def again(self, group: np.ndarray) -> NewtonCG:
-        """Return this object: nothing is remembered of earlier objectives."""
-        return self
-
     def __call__(self, stack: Stack) -> np.ndarray:
-        """Compute the directions (K, C, D)."""
         product, second = _coupled(stack) if stack.params.shape[1] > 1 else _apart(stack)
         curvature = stack.rows.diagonal(second.reshape(-1, second.shape[2])).reshape(stack.params.shape)
         curvature += stack.rho[:, None]
         curvature += _LEAST * curvature.max((1, 2), keepdims=True) + np.finfo(float).tiny
-        return _solved(product, curvature, stack.gradient)
+        left = np.minimum(_LEFT**2, np.abs(stack.gradient).max((1, 2)))
+        return conjugate_gradients(product, lambda models, v: v / curvature[models], stack.gradient, left)
 
 
 def _apart(stack: Stack) -> tuple[Product, np.ndarray]:
@@ -72,24 +65,30 @@ def _coupled(stack: Stack) -> tuple[Product, np.ndarray]:
     return product, stack.loss.diagonal(stack.scores, stack.at) * weight[:, None]
 
 
-def _solved(product: Product, curvature: np.ndarray, gradient: np.ndarray) -> np.ndarray:
-    """Solve the systems of models (K, C, D) for their gradients, until little enough of these is left."""
+def conjugate_gradients(
+    product: Product, conditioned: Product, gradient: np.ndarray, left: np.ndarray, most: int = _MAX_PRODUCTS
+) -> np.ndarray:
+    """Solve the systems of models (K, C, D) for their gradients, by so many products at `most`.
+
+    What is solved instead, to precondition, is `conditioned`; in its units, a model ends where no more than a part of
+    the residual's square is `left` (K,).
+    """
     found, residual, models = np.zeros_like(gradient), -gradient, np.arange(len(gradient))
-    direction = residual / curvature
+    direction = conditioned(models, residual)
     length = dot(residual, direction)
-    enough = np.minimum(_LEFT**2, np.abs(gradient).max((1, 2))) * length
-    for _ in range(_MAX_PRODUCTS):
+    enough = left * length
+    for _ in range(most):
         ahead = product(models, direction)
         bend = dot(direction, ahead)
         share = np.divide(length, bend, out=np.zeros_like(length), where=bend > 0)[:, None, None]
         found[models] += share * direction
         residual = residual - share * ahead
-        conditioned = residual / curvature[models]
-        before, length = length, dot(residual, conditioned)
+        scaled = conditioned(models, residual)
+        before, length = length, dot(residual, scaled)
         on = (length > enough[models]) & (bend > 0)
         if not on.any():
             break
-        direction = conditioned + (length / before)[:, None, None] * direction
+        direction = scaled + (length / before)[:, None, None] * direction
         if not on.all():
             models, residual, direction, length = models[on], residual[on], direction[on], length[on]
     return found
