@@ -56,7 +56,7 @@ from skdeep.engine.values import (
     SquaredValues,
     TweedieValues,
 )
-from skdeep.fitting.exactly import _is_known, row_loss
+from skdeep.fitting.exact_losses import is_known, row_loss
 from skdeep.fitting.losses import suited_delta
 from skdeep.model_selection import GridSearchCV, regularization_path
 from skdeep.solvers.newton import Newton
@@ -193,7 +193,7 @@ def test_losses_in_another_unit(loss, unit):
     torch.testing.assert_close(gradient, own_gradient * unit ** (loss.degree - (not loss.log_link)))
 
 
-@pytest.mark.parametrize("name", [name for name, loss in LOSSES.items() if _is_known(loss)])
+@pytest.mark.parametrize("name", [name for name, loss in LOSSES.items() if is_known(loss)])
 def test_exact_solvers_have_the_same_losses(name):
     loss, (scores, target) = LOSSES[name], example()
     rows = row_loss(loss, target.numpy(), 3).at(scores.numpy().transpose(0, 2, 1).copy())
