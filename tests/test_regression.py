@@ -47,10 +47,8 @@ from skdeep.data.values import TargetScale
 from skdeep.engine.losses import Loss
 from skdeep.engine.values import (
     AbsoluteValues,
-    GammaValues,
     HuberValues,
     InsensitiveValues,
-    PoissonValues,
     Positive,
     QuantileValues,
     SquaredValues,
@@ -110,8 +108,8 @@ LOSSES = {
     "insensitive": InsensitiveValues(0.3),
     "squared insensitive": InsensitiveValues(0.3, squared=True),
     "quantiles": QuantileValues((0.1, 0.5, 0.8)),
-    "poisson": PoissonValues(),
-    "gamma": GammaValues(),
+    "poisson": TweedieValues(1.0),
+    "gamma": TweedieValues(2.0),
     "tweedie": TweedieValues(1.4),
     "tweedie 3": TweedieValues(3.0),
     "relu": Positive(SquaredValues(), "relu", (0.5, 0.1, -0.2)),
@@ -154,8 +152,8 @@ def test_curvature_is_how_gradients_change(name):
 @pytest.mark.parametrize(
     ("loss", "other"),
     [
-        (PoissonValues(), theirs.HalfPoissonLoss()),
-        (GammaValues(), theirs.HalfGammaLoss()),
+        (TweedieValues(1.0), theirs.HalfPoissonLoss()),
+        (TweedieValues(2.0), theirs.HalfGammaLoss()),
         (TweedieValues(1.4), theirs.HalfTweedieLoss(power=1.4)),
         (TweedieValues(3.0), theirs.HalfTweedieLoss(power=3.0)),
         (HuberValues(0.7), None),

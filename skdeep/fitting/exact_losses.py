@@ -15,9 +15,8 @@ from skdeep.exact.value_losses import HuberLoss, SquaredInsensitive, TweedieLoss
 
 #: Losses known here; the hinges among them are smooth where they are squared (but for Crammer and Singer's).
 _HINGES = (losses.CrammerSingerHinge, losses.WestonWatkinsHinge, losses.BinaryHinge)
-_DEVIANCES = (of_values.PoissonValues, of_values.GammaValues, of_values.TweedieValues)
-_KNOWN = (losses.Softmax, losses.Logistic, losses.SquaredError, *_HINGES)
-_KNOWN_OF_VALUES = (of_values.SquaredValues, of_values.HuberValues, of_values.InsensitiveValues, *_DEVIANCES)
+_OF_VALUES = (of_values.SquaredValues, of_values.HuberValues, of_values.InsensitiveValues, of_values.TweedieValues)
+_KNOWN = (losses.Softmax, losses.Logistic, losses.SquaredError, *_HINGES, *_OF_VALUES)
 #: Losses of values that have kinks, or may have.
 _KINKED = (of_values.AbsoluteValues, of_values.QuantileValues, of_values.InsensitiveValues)
 
@@ -29,9 +28,7 @@ def takes_targets(problem: Problem, loss: Loss) -> bool:
 
 def is_known(loss: Loss) -> bool:
     """Tell whether a loss is smooth, and known here."""
-    if isinstance(loss, of_values.ValueLoss):
-        return loss.smooth and loss.convex and type(loss) in _KNOWN_OF_VALUES
-    return loss.smooth and type(loss) in _KNOWN
+    return loss.smooth and loss.convex and type(loss) in _KNOWN
 
 
 def is_certified(loss: Loss, penalty: ElasticNet) -> bool:
@@ -66,7 +63,7 @@ def row_loss(loss: Loss, target: np.ndarray, n_outputs: int) -> RowLoss:
         return HuberLoss(columns, loss.delta)
     if isinstance(loss, of_values.InsensitiveValues):
         return SquaredInsensitive(columns, loss.epsilon)
-    if isinstance(loss, _DEVIANCES):
+    if isinstance(loss, of_values.TweedieValues):
         return TweedieLoss(columns, loss.power)
     if isinstance(loss, of_values.ValueLoss):
         return SquaredLoss(columns)
