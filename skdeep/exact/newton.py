@@ -55,7 +55,7 @@ class Newton(Directions):
             hessians = stack.rows.gram(factor)
         else:
             if stack.rows.keeps_products(len(factor)) and C * D <= _SMALL_SYSTEM:
-                whole = stack.rows.half_gram(factor).reshape(K, -1).take(of_all(C, D), axis=1)
+                whole = (factor @ stack.rows.products).reshape(K, -1).take(of_all(C, D), axis=1)
             else:
                 blocks = stack.rows.gram(factor).reshape(K, -1, D, D)
                 whole = blocks.take(of_both(C), axis=1).reshape(K, C, C, D, D).transpose(0, 1, 3, 2, 4)
