@@ -178,7 +178,7 @@ def _conjugate_gradients(rows: Rows, terms: Terms, bends: Bends, gradient: np.nd
     q = None if coupling is None else coupling[:, None]
     pin = _PIN * scale.sum() if intercept and C > 1 else 0.0
 
-    def product(_: np.ndarray, step: np.ndarray) -> np.ndarray:
+    def product(step: np.ndarray) -> np.ndarray:
         change = terms.changes(rows.scores(step))
         if q is not None:
             change -= q * (free * change).sum(1, keepdims=True)
@@ -190,7 +190,7 @@ def _conjugate_gradients(rows: Rows, terms: Terms, bends: Bends, gradient: np.nd
 
     precondition = _preconditioner(rows, terms.second(free, coupling)[0] * scale, factor[0], intercept)
     left = np.array([_INEXACT**2])
-    (step,) = conjugate_gradients(product, lambda _, v: precondition(v[0])[None], gradient[None], left, _MAX_STEPS)
+    (step,) = conjugate_gradients(product, lambda v: precondition(v[0])[None], (), gradient[None], left, _MAX_STEPS)
     return step if np.isfinite(step).all() else -gradient / (factor[0] + scale.sum())
 
 

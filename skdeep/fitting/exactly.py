@@ -16,13 +16,13 @@ from skdeep.engine.losses import Loss
 from skdeep.engine.networks import Linear, Network
 from skdeep.engine.per_model import groups
 from skdeep.exact import (
-    conjugate,
     descent,
     elastic_net,
     finite_newton,
     hinge_norms,
     huber,
     moments,
+    newton_cg,
     normal,
     piecewise,
     wide,
@@ -201,7 +201,7 @@ def _closed_form(recipe: Recipe, arrays: Arrays, unit: np.ndarray) -> Solution |
     tol = np.full(len(rho), _ROUNDING)
     if wide.suits(rows):
         return wide.ridge(rows, loss, weight, rho, tol)
-    return conjugate.ridge(rows, loss, weight, rho, tol) if conjugate.suits(rows) else None
+    return newton_cg.ridge(rows, loss, weight, rho, tol) if newton_cg.suits(rows) else None
 
 
 def _descend(recipe: Recipe, arrays: Arrays, loss: RowLoss, max_iter: int) -> Solution:
@@ -210,7 +210,7 @@ def _descend(recipe: Recipe, arrays: Arrays, loss: RowLoss, max_iter: int) -> So
     n_models, n_scores, n_columns = params.shape
     max_fun = recipe.settings.max_fun - arrays.spent
     if type(loss) is SquaredLoss:
-        at_once = next((way for way in (wide, moments, conjugate) if way.suits(rows)), None)
+        at_once = next((way for way in (wide, moments, newton_cg) if way.suits(rows)), None)
         solution = None if at_once is None else at_once.ridge(rows, loss, weight, rho, tol)
         if solution is not None:
             return solution
