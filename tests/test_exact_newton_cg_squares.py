@@ -57,7 +57,9 @@ def test_targets_of_zeros_and_columns_of_zeros():
     rows = SparseRows(sparse.csr_array(rows.X * (np.arange(5) != 2)), True)
     target = np.zeros((2, 20))
     target[1] = 3.0
-    found = newton_cg.ridge(rows, SquaredLoss(target), np.full((1, 20), 0.05), np.r_[np.ones(5), 0][None], np.full(1, 1e-6))
+    found = newton_cg.ridge(
+        rows, SquaredLoss(target), np.full((1, 20), 0.05), np.r_[np.ones(5), 0][None], np.full(1, 1e-6)
+    )
     assert_allclose(found.params[0], [[0] * 6, [0] * 5 + [3]], atol=1e-9)
 
 
@@ -79,12 +81,13 @@ def test_columns_of_many_sizes(strength):
     assert_allclose(both.params[0], alone.params[0], rtol=1e-12)
 
 
-def test_weak_penalties_choose_the_smallest_of_all_solutions():
-    rng, rows, Z = problem(60, 150, intercept=False)
-    target = rng.standard_normal((1, 60))
-    found = newton_cg.ridge(
-        rows, SquaredLoss(target), np.full((1, 60), 1 / 60), np.full((1, 150), 1e-13), np.full(1, 1e-9)
-    )
+@pytest.mark.parametrize(("n", "d", "copies"), [(60, 150, 1), (100, 150, 1), (100, 40, 2)])
+def test_weak_penalties_choose_the_smallest_of_all_solutions(n, d, copies):
+    rng, rows, Z = problem(n, d, intercept=False)
+    Z = np.hstack([Z] * copies)
+    rows, target = SparseRows(sparse.csr_array(Z), False), rng.standard_normal((1, n))
+    weight, rho = np.full((1, n), 1 / n), np.full((1, d * copies), 1e-13)
+    found = newton_cg.ridge(rows, SquaredLoss(target), weight, rho, np.full(1, 1e-9))
     assert_allclose(found.params[0, 0], np.linalg.pinv(Z) @ target[0], rtol=0, atol=1e-8)
 
 

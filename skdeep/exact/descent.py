@@ -48,6 +48,17 @@ class Solution:
         return Solution(params, bound, curve, stopped, self.interrupted, self.n_evaluations)
 
     @classmethod
+    def begun(cls, params: np.ndarray) -> Solution:
+        """Make the solution of models that are at parameters (K, C, D), of which no more is known."""
+        return cls(params, np.zeros(len(params)), [[] for _ in params], [None] * len(params))
+
+    def put(self, models: np.ndarray, part: Solution) -> None:
+        """Put what has been found for some of the models."""
+        self.params[models], self.bound[models] = part.params, part.bound
+        for k, model in enumerate(models):
+            self.curve[model], self.stopped[model] = part.curve[k], part.stopped[k]
+
+    @classmethod
     def joined(cls, parts: list[Solution]) -> Solution:
         """Join the solutions of some models, and of others after them."""
         params, bound = (np.concatenate([getattr(part, name) for part in parts]) for name in ("params", "bound"))
@@ -251,7 +262,7 @@ def descend(
     Each model stops on its own; the stack is consumed. Raises KeyboardInterrupt before the first iteration has ended.
     """
     n_models = len(stack.params)
-    found = Solution(stack.params.copy(), np.zeros(n_models), [[] for _ in range(n_models)], [None] * n_models)
+    found = Solution.begun(stack.params.copy())
     alive, moved = np.arange(n_models), np.ones(n_models, dtype=bool)
     before, steepest = np.full(n_models, np.inf), np.full(n_models, np.inf)
     try:

@@ -5,8 +5,9 @@ steps and gradients, which L-BFGS goes by, are of other pieces. A system is solv
 optimum is, by products with the rows, of which those without a second derivative stay out. That of least squares, whose
 solution is the optimum, is solved at once.
 
-Columns count by their curvature. Of many more columns than rows, they count alike where the penalty holds them alike:
-what no row tells of is one eigenvalue then.
+Columns count by their curvature. In least squares of many more columns than rows, or with a weak penalty, they count
+alike where the penalty holds them alike: what no row tells of is one eigenvalue, and stays zero. Where one way takes
+too many products, the other is tried.
 
 Nocedal & Wright, *Numerical Optimization*, 2nd edition, section 7.1. Keerthi & DeCoste, *A modified finite Newton
 method for fast solution of large scale linear SVMs*, JMLR 6, 2005.
@@ -25,9 +26,9 @@ from skdeep.exact.rows import Rows, SparseRows
 
 #: Share of a gradient that a direction may leave, at most, and of least squares, for a tolerance of one; most products
 #: with the rows for a direction, and most directions of least squares.
-_LEFT, _LEFT_OF_SQUARES, _MAX_PRODUCTS, _MAX_STEPS = 0.1, 1e-4, 1000, 4
-#: How many times as many columns as rows are many more.
-_WIDE = 2
+_LEFT, _LEFT_OF_SQUARES, _MAX_PRODUCTS, _MAX_STEPS = 0.1, 1e-4, 1000, 2
+#: How many times as many columns as rows are many more; and a weak penalty's curvature, as a part of the rows'.
+_WIDE, _WEAK = 2, 1e-7
 #: Curvature that is added to each column's own, as a part of the largest: columns may have none.
 _LEAST = 1e-12
 #: Most scores of models that take steps at a time.
@@ -51,38 +52,45 @@ def ridge(rows: Rows, loss: SquaredLoss, weight: np.ndarray, rho: np.ndarray, to
     rho = np.broadcast_to(rho if rho.ndim == 3 else rho[:, None], (K, C, D))
     if not rho.any(2).all():
         return None
-    weight, parts = np.broadcast_to(weight, (K, n)), []
-    for some in in_batches(np.arange(K * C), rows, loss.one(0), NewtonCG()):  # a column of scores each
-        k, c = np.divmod(some, C)
-        targets, start = loss.of(loss.target[c, None]), np.zeros((len(some), 1, D))
-        stack, way = Stack(rows, targets, weight[k], rho[k, c], start), NewtonCG(_LEFT_OF_SQUARES * tol[k])
-        parts.append(descend(stack, way, tol[k], _MAX_STEPS))
-        if parts[-1].interrupted:
-            raise KeyboardInterrupt
-    found = Solution.joined(parts)
-    value = np.array([curve[-1] for curve in found.curve])
-    arrived = found.bound <= small_enough(np.repeat(tol, C), value, found.params)
-    return found.together(C) if arrived.all() else None
+    weight, found, left = np.broadcast_to(weight, (K, n)), Solution.begun(np.zeros((K * C, 1, D))), np.arange(K * C)
+    ways = np.repeat((D > _WIDE * n) | (rho.max((1, 2)) < _WEAK * rows.average_squares.max()), C)
+    for alike in (ways, ~ways):
+        for models in in_batches(np.arange(len(left)), rows, loss.one(0), NewtonCG()):
+            k, c = np.divmod(some := left[models], C)  # a column of scores each
+            stack = Stack(rows, loss.of(loss.target[c, None]), weight[k], rho[k, c], found.params[some])
+            part = descend(stack, NewtonCG(_LEFT_OF_SQUARES * tol[k], alike[some]), tol[k], _MAX_STEPS)
+            if part.interrupted:
+                raise KeyboardInterrupt
+            found.put(some, part)
+        value = np.array([curve[-1] for curve in found.curve])
+        left = np.flatnonzero(~(found.bound <= small_enough(np.repeat(tol, C), value, found.params)))
+        if not len(left):
+            return found.together(C)
+    return None
 
 
 class NewtonCG(Directions):
-    """Newton directions by products with the rows, each of which leaves a share of its gradient, one or (K,)."""
+    """Newton directions by products with the rows, each of which leaves a share of its gradient, (K,) or (1,).
+
+    Columns may count `alike` (K,), where the penalty holds them alike, or else each by its curvature.
+    """
 
     most_scores = _MOST_SCORES
     slope_left, nearer = 0.1, 0.1
 
-    def __init__(self, left: np.ndarray | float = _LEFT):
-        self._left = np.asarray(left)
+    def __init__(self, left: np.ndarray | None = None, alike: np.ndarray | None = None):
+        self._left, self._alike = np.array([_LEFT]) if left is None else left, alike
 
     def keep(self, models: np.ndarray) -> None:
-        self._left = self._left[models] if self._left.ndim else self._left
+        if self._alike is not None:
+            self._left, self._alike = self._left[models], self._alike[models]
 
     def __call__(self, stack: Stack) -> np.ndarray:
         of_rows, second, own = _coupled(stack) if stack.params.shape[1] > 1 else _apart(stack)
         curvature, rho = stack.rows.diagonal(second.reshape(-1, second.shape[2])), stack.rho[:, None]
         curvature = curvature.reshape(stack.params.shape)
-        if stack.rows.shape[1] > _WIDE * stack.rows.shape[0]:
-            curvature *= rho == 0
+        if self._alike is not None:
+            curvature[self._alike] *= rho[self._alike] == 0
         curvature += rho
         curvature += _LEAST * curvature.max((1, 2), keepdims=True) + np.finfo(float).tiny
 

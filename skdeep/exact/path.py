@@ -55,9 +55,8 @@ def follow(
     whose penalties are about the same.
     """
     K, C, D = len(rho), loss.n_scores, rows.shape[1]
-    params, bound = np.zeros((K, C, D)), np.zeros(K)
-    curve: list[list[float]] = [[] for _ in range(K)]
-    stopped: list[str | None] = [None] * K
+    params = np.zeros((K, C, D))
+    found = Solution.begun(params)
     rows_of = [one.tobytes() for one in weight] * (1 if len(weight) > 1 else K)
     each, before = levels(list(zip(rows_of, kind.tolist(), strict=True)), rho.max(1))
     way = directions(kind[each[0]])
@@ -73,7 +72,5 @@ def follow(
         solution = descend(stack, way, (way.nearer if len(each) > 1 else 1.0) * tol[models], max_iter)
         if solution.interrupted:
             raise KeyboardInterrupt
-        params[models], bound[models] = solution.params, solution.bound
-        for k, model in enumerate(models):
-            curve[model], stopped[model] = solution.curve[k], solution.stopped[k]
-    return Solution(params, bound, curve, stopped)
+        found.put(models, solution)
+    return found
