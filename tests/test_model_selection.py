@@ -491,7 +491,7 @@ def test_only_stacks_of_the_last_round_are_cut():
         ]
 
     def sizes(n_splits, n_candidates, n_workers):
-        return [len(stack) for stack in stacks_of(tasks(n_splits, n_candidates), n_workers)[0]]
+        return [len(stack) for stack in stacks_of(dict(enumerate(tasks(n_splits, n_candidates))), n_workers)[0]]
 
     assert sizes(5, 9, 1) == [9] * 5
     assert sizes(5, 9, 2) == [9] * 4 + [5, 4]

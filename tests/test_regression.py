@@ -47,16 +47,14 @@ from skdeep.data.values import TargetScale
 from skdeep.engine.losses import Loss
 from skdeep.engine.values import (
     AbsoluteValues,
-    GammaValues,
     HuberValues,
     InsensitiveValues,
-    PoissonValues,
     Positive,
     QuantileValues,
     SquaredValues,
     TweedieValues,
 )
-from skdeep.fitting.exactly import _is_known, row_loss
+from skdeep.fitting.exact_losses import is_known, row_loss
 from skdeep.fitting.losses import suited_delta
 from skdeep.model_selection import GridSearchCV, regularization_path
 from skdeep.solvers.newton import Newton
@@ -110,8 +108,8 @@ LOSSES = {
     "insensitive": InsensitiveValues(0.3),
     "squared insensitive": InsensitiveValues(0.3, squared=True),
     "quantiles": QuantileValues((0.1, 0.5, 0.8)),
-    "poisson": PoissonValues(),
-    "gamma": GammaValues(),
+    "poisson": TweedieValues(1.0),
+    "gamma": TweedieValues(2.0),
     "tweedie": TweedieValues(1.4),
     "tweedie 3": TweedieValues(3.0),
     "relu": Positive(SquaredValues(), "relu", (0.5, 0.1, -0.2)),
@@ -154,8 +152,8 @@ def test_curvature_is_how_gradients_change(name):
 @pytest.mark.parametrize(
     ("loss", "other"),
     [
-        (PoissonValues(), theirs.HalfPoissonLoss()),
-        (GammaValues(), theirs.HalfGammaLoss()),
+        (TweedieValues(1.0), theirs.HalfPoissonLoss()),
+        (TweedieValues(2.0), theirs.HalfGammaLoss()),
         (TweedieValues(1.4), theirs.HalfTweedieLoss(power=1.4)),
         (TweedieValues(3.0), theirs.HalfTweedieLoss(power=3.0)),
         (HuberValues(0.7), None),
@@ -193,7 +191,7 @@ def test_losses_in_another_unit(loss, unit):
     torch.testing.assert_close(gradient, own_gradient * unit ** (loss.degree - (not loss.log_link)))
 
 
-@pytest.mark.parametrize("name", [name for name, loss in LOSSES.items() if _is_known(loss)])
+@pytest.mark.parametrize("name", [name for name, loss in LOSSES.items() if is_known(loss)])
 def test_exact_solvers_have_the_same_losses(name):
     loss, (scores, target) = LOSSES[name], example()
     rows = row_loss(loss, target.numpy(), 3).at(scores.numpy().transpose(0, 2, 1).copy())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from skdeep.callbacks.run import Run
@@ -30,21 +31,19 @@ class ScikitLearnObserver(Observer):
     def train_begin(self, network: Network, optimizer: Optimizer | None) -> None:
         self.network, self.optimizer = network, optimizer
 
-    def epoch_begin(self, epoch: int) -> None:
-        def fitted_now() -> dict[str, Any]:
-            return {**self.snapshot(self.network), **self.without_names}
+    def _fitted(self, *now: Any, **more: Any) -> Callable[[], dict[str, Any]]:
+        """Make what makes the attributes of a fitted copy, for callbacks that ask for one."""
+        return lambda: {**self.snapshot(*now), **self.without_names, **more}
 
+    def epoch_begin(self, epoch: int) -> None:
         self.task = self.context.subcontext(task_name="epoch")
-        self.task.call_on_fit_task_begin(**self.data, reconstruction_attributes=fitted_now)
+        self.task.call_on_fit_task_begin(**self.data, reconstruction_attributes=self._fitted(self.network))
 
     def epoch_end(self, epoch: int, progress: Progress, network: Network, is_best: bool) -> bool:
         task, self.task = self.task, None
         rate = None if self.optimizer is None else float(self.optimizer.rate[0])
-
-        def fitted_now() -> dict[str, Any]:
-            return {**self.snapshot(network, progress), **self.without_names, "learning_rate_": rate}
-
-        return task.call_on_fit_task_end(**self.data, reconstruction_attributes=fitted_now)
+        fitted = self._fitted(network, progress, learning_rate_=rate)
+        return task.call_on_fit_task_end(**self.data, reconstruction_attributes=fitted)
 
     def train_end(self, network: Network) -> None:
         if self.task is not None:  # the epoch was interrupted; every beginning has its end

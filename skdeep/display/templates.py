@@ -10,14 +10,13 @@ from typing import Any, Self
 import numpy as np
 from scipy.sparse import issparse
 from sklearn.base import BaseEstimator
-from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
 from skdeep.data.inputs import Data, dense, to_numpy
 from skdeep.display._axes import get_axes
 from skdeep.fitting.fitted import names_of_rows
 from skdeep.images import as_images, largest, signed_colors
-from skdeep.model_selection.evaluation import final_step
+from skdeep.model_selection.evaluation import final_step, steps_before
 
 #: Inches from one picture to the next, at least and at most; of a character of a title, and of its lines.
 _SIDE, _CHARACTER, _LINE = (0.85, 1.6), 0.085, 0.17
@@ -236,10 +235,7 @@ def _wrapped(title: str) -> str:
 
 def _changes_of_columns(estimator: BaseEstimator) -> str | None:
     """Name the steps before the classifier, None if there are none; raise if they make other columns."""
-    if not isinstance(estimator, Pipeline):
-        return None
-    steps = [step for step in (step for _, step in estimator.steps[:-1]) if step not in (None, "passthrough")]
-    if not steps:
+    if not (steps := steps_before(estimator)):
         return None
     n_before, n_after = steps[0].n_features_in_, final_step(estimator).n_features_in_
     given = list(getattr(steps[0], "feature_names_in_", [f"x{i}" for i in range(n_before)]))

@@ -28,6 +28,7 @@ class Loss:
     target = "codes"  # what `value` expects: "codes" or "indicators"
     smooth = True  # whether the gradient is continuous, so that a quasi-Newton method applies
     twice_smooth = True  # whether the second derivative is continuous, so that it tells of the curvature nearby
+    convex = True  # whether it is, in the scores, so that an optimum is the only one
     shift_invariant = False  # whether a common shift of all scores of a sample changes nothing
     #: How steep it is far from its minimum, beside others in their unit: gradients, and what is small of them, are as
     #: many times smaller.

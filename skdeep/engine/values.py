@@ -34,7 +34,6 @@ class ValueLoss(Separable):
     #: The loss of predictions and targets in another unit, c times as large, is c ** degree times as large, if it has
     #: the unit itself (`in_unit`).
     degree = 1.0
-    convex = True  # whether it is, in the scores, so that an optimum is the only one
     robust = False  # whether it grows like a line, so that it matters little how far an outlier is
 
     def of_each(self, scores: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
@@ -195,51 +194,16 @@ class QuantileValues(ValueLoss):
         return residual * slope, slope
 
 
-class PoissonValues(ValueLoss):
-    r"""Half the Poisson deviance on the log link, :math:`e^s - t s + t \log t - t`, of targets at least zero.
-
-    McCullagh & Nelder, *Generalized Linear Models*, 2nd edition, 1989, chapter 6.
-    """
-
-    domain = "non-negative"
-    log_link = True
-    power = 1.0
-
-    def of_each(self, scores: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        mean = scores.exp()
-        return mean - target * scores + torch.xlogy(target, target) - target, mean - target
-
-    def hessian_diagonal(self, scores: Tensor, target: Tensor) -> Tensor:
-        return scores.exp()
-
-
-class GammaValues(ValueLoss):
-    r"""Half the gamma deviance on the log link, :math:`s + t e^{-s} - \log t - 1`, of positive targets.
-
-    McCullagh & Nelder, *Generalized Linear Models*, 2nd edition, 1989, chapter 8.
-    """
-
-    domain = "positive"
-    log_link = True
-    power = 2.0
-    degree = 0.0
-
-    def of_each(self, scores: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        ratio = target * (-scores).exp()
-        return scores + ratio - target.log() - 1, 1 - ratio
-
-    def hessian_diagonal(self, scores: Tensor, target: Tensor) -> Tensor:
-        return target * (-scores).exp()
-
-
 class TweedieValues(ValueLoss):
     r"""Half the Tweedie deviance of a power p on the log link, of targets at least zero (from p = 2 on, positive).
 
     .. math:: \frac{t^{2-p}}{(1 - p)(2 - p)} - \frac{t\, e^{(1-p) s}}{1 - p} + \frac{e^{(2-p) s}}{2 - p}
 
-    A power between 1 and 2 is of sums of a Poisson number of gamma variables: many zeros, and a long tail.
+    Its limits are Poisson's, :math:`e^s - t s + t \log t - t` of p = 1, and gamma's, :math:`s + t e^{-s} - \log t - 1`
+    of p = 2. A power between these is of sums of a Poisson number of gamma variables: many zeros, and a long tail.
 
-    Jørgensen, *The Theory of Dispersion Models*, 1997, chapter 4.
+    McCullagh & Nelder, *Generalized Linear Models*, 2nd edition, 1989, chapters 6 and 8. Jørgensen, *The Theory of
+    Dispersion Models*, 1997, chapter 4.
     """
 
     log_link = True
@@ -253,20 +217,28 @@ class TweedieValues(ValueLoss):
     def domain(self) -> str:  # type: ignore[override]
         return "non-negative" if self.power < 2 else "positive"
 
+    def _of_both(self, scores: Tensor, target: Tensor) -> tuple[float | Tensor, Tensor]:
+        """Compute what the derivative is made of: a power of the mean, and the target times another one."""
+        return _grown(2 - self.power, scores), target * _grown(1 - self.power, scores)
+
     def of_each(self, scores: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        p = self.power
-        of_target, of_mean = target * ((1 - p) * scores).exp(), ((2 - p) * scores).exp()
-        constant = target.pow(2 - p) / ((1 - p) * (2 - p))
-        return constant - of_target / (1 - p) + of_mean / (2 - p), of_mean - of_target
+        p, (of_mean, of_target) = self.power, self._of_both(scores, target)
+        if p == 1:
+            value = of_mean - target * scores + torch.xlogy(target, target) - target
+        elif p == 2:
+            value = scores + of_target - target.log() - 1
+        else:
+            value = target.pow(2 - p) / ((1 - p) * (2 - p)) - of_target / (1 - p) + of_mean / (2 - p)
+        return value, of_mean - of_target
 
     def hessian_diagonal(self, scores: Tensor, target: Tensor) -> Tensor:
-        p = self.power
-        return (2 - p) * ((2 - p) * scores).exp() - (1 - p) * target * ((1 - p) * scores).exp()
+        of_mean, of_target = self._of_both(scores, target)
+        return (2 - self.power) * of_mean - (1 - self.power) * of_target
 
 
-def tweedie(power: float) -> ValueLoss:
-    """Make the loss of a power: 1 is Poisson's, 2 gamma's."""
-    return PoissonValues() if power == 1 else GammaValues() if power == 2 else TweedieValues(power)
+def _grown(rate: float, scores: Tensor) -> float | Tensor:
+    """Compute ``exp(rate * scores)``."""
+    return (scores if rate == 1 else rate * scores).exp() if rate else 1.0
 
 
 class Positive(ValueLoss):

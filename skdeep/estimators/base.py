@@ -29,8 +29,6 @@ from skdeep.engine.penalties import ElasticNet
 from skdeep.estimators.docs import FIT_ARGUMENTS
 from skdeep.estimators.prediction import PredictionMixin, Predictor
 from skdeep.fitting.calibration import calibrate_each
-from skdeep.fitting.choices import batch_rows as rows_per_step
-from skdeep.fitting.choices import choose
 from skdeep.fitting.constraints import Constrained
 from skdeep.fitting.document import document
 from skdeep.fitting.fit import Procedure, conclude, fit_alone, train_each
@@ -233,8 +231,7 @@ class BaseTorchEstimator(CallbackSupportMixin, Predictor, Constrained, BaseEstim
 
     def _recipe(self, problem: Problem, going_on: bool, incremental: bool) -> Recipe:
         """Decide how to train on a problem, which is not placed yet."""
-        solver = solver_name(self)
-        return choose(self, problem, solver, rows_per_step(self, problem, solver), self._loss(self.n_outputs_))
+        raise NotImplementedError
 
     def _penalty(self, members: list[Member], total_weight: np.ndarray, batch_weight: np.ndarray) -> ElasticNet:
         """Make the penalty of each model of a stack, given the weights of its training rows and of a mean batch."""

@@ -11,7 +11,7 @@ from skdeep.engine.losses import LOSSES, Loss
 from skdeep.estimators.docs import HINGE_CALIBRATION_PARAMETERS, document_linear
 from skdeep.estimators.linear import LinearClassifier
 from skdeep.estimators.prediction import ScoresMixin
-from skdeep.fitting.exactly import n_unknowns
+from skdeep.fitting.exact_losses import n_unknowns
 
 #: Most classes of which hinges of rivals are solved to their optimum: it takes ten times as long as steps with 100.
 _MANY_CLASSES = 48

@@ -28,7 +28,8 @@ from skdeep.estimators.base import BaseTorchClassifier, BaseTorchEstimator
 from skdeep.exact.rows import FILLED, products_pay
 from skdeep.fitting.choices import batch_rows, choose, epochs_of, filled_rows
 from skdeep.fitting.coordinates import by_rows
-from skdeep.fitting.exactly import fits_memory, is_certified, takes_targets
+from skdeep.fitting.exact_losses import is_certified, takes_targets
+from skdeep.fitting.exactly import fits_memory
 from skdeep.fitting.recipe import (
     Member,
     Recipe,

@@ -9,7 +9,6 @@ import numpy as np
 from torch import Tensor
 
 from skdeep.data.values import Prediction, TargetScale, ValueAnswers, warn_of_small_targets
-from skdeep.engine.networks import OutputMap
 from skdeep.estimators.docs import deep_parameters, document_deep_regressor
 from skdeep.estimators.mlp_regressor import NeuralNetRegressor
 from skdeep.estimators.torch_module import UserModule
@@ -89,10 +88,6 @@ class TorchRegressor(UserModule, NeuralNetRegressor):
             if self.standardize_targets
             else ""
         )
-
-    @property
-    def _output_map(self) -> OutputMap:
-        return None
 
     def _measure_targets(self, table: np.ndarray, weight: np.ndarray | None, all_rows: bool) -> TargetScale:
         if not self.standardize_targets:

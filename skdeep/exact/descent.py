@@ -9,7 +9,6 @@ the minimum itself.
 from __future__ import annotations
 
 from dataclasses import InitVar, dataclass, field
-from typing import Protocol
 
 import numpy as np
 
@@ -49,6 +48,17 @@ class Solution:
         stopped = [min(self.stopped[part], key=lambda reason: (reason is not None, reason or "")) for part in parts]
         params, bound = self.params.reshape(-1, n_scores, D), self.bound.reshape(-1, n_scores).max(1)
         return Solution(params, bound, curve, stopped, self.interrupted, self.n_evaluations)
+
+    @classmethod
+    def begun(cls, params: np.ndarray) -> Solution:
+        """Make the solution of models that are at parameters (K, C, D), of which no more is known."""
+        return cls(params, np.zeros(len(params)), [[] for _ in params], [None] * len(params))
+
+    def put(self, models: np.ndarray, part: Solution) -> None:
+        """Put what has been found for some of the models."""
+        self.params[models], self.bound[models] = part.params, part.bound
+        for k, model in enumerate(models):
+            self.curve[model], self.stopped[model] = part.curve[k], part.stopped[k]
 
     @classmethod
     def joined(cls, parts: list[Solution]) -> Solution:
@@ -227,8 +237,8 @@ def _next(low: np.ndarray, high: np.ndarray, wanted: np.ndarray, is_worse: np.nd
     return np.where(is_worse & ~((wanted > low) & (wanted <= between)), low + MUCH_LESS * (high - low), found)
 
 
-class Directions(Protocol):
-    """Directions downhill, of all models of a stack."""
+class Directions:
+    """Directions downhill, of all models of a stack: base of those that remember nothing of earlier steps."""
 
     slope_left: float  # see `Stack.move`
     most_scores: float  # of models that are best moved at a time
@@ -236,12 +246,14 @@ class Directions(Protocol):
 
     def __call__(self, stack: Stack) -> np.ndarray:
         """Compute directions (K, C, D)."""
+        raise NotImplementedError
 
     def keep(self, models: np.ndarray) -> None:
         """Go on with some of the models only."""
 
     def again(self, group: np.ndarray) -> Directions:
         """Make directions for objectives much like these; models of one number have about the same curvature."""
+        return self
 
 
 def descend(
@@ -252,7 +264,7 @@ def descend(
     Each model stops on its own; the stack is consumed. Raises KeyboardInterrupt before the first iteration has ended.
     """
     n_models = len(stack.params)
-    found = Solution(stack.params.copy(), np.zeros(n_models), [[] for _ in range(n_models)], [None] * n_models)
+    found = Solution.begun(stack.params.copy())
     alive, moved = np.arange(n_models), np.ones(n_models, dtype=bool)
     before, steepest = stack.value, np.full(n_models, np.inf)
     try:

@@ -15,6 +15,7 @@ import numpy as np
 from scipy.linalg.lapack import dpotrf, dpotrs, spotrf, spotrs
 
 from skdeep.exact.hinge_terms import Terms, WestonWatkins
+from skdeep.exact.newton_cg import conjugate_gradients
 from skdeep.exact.rows import Rows, SparseRows
 
 #: Largest systems that are solved without iterations: of free terms or parameters, and of parameters by pairs of
@@ -194,32 +195,18 @@ def _conjugate_gradients(rows: Rows, terms: Terms, bends: Bends, gradient: np.nd
     pin = _PIN * scale.sum() if intercept and C > 1 else 0.0
 
     def product(step: np.ndarray) -> np.ndarray:
-        change = terms.changes(rows.scores(step[None]))
+        change = terms.changes(rows.scores(step))
         if q is not None:
             change -= q * (free * change).sum(1, keepdims=True)
         change *= F
-        found = rows.back(terms.to_scores(change))[0] + factor[0] * step
+        found = rows.back(terms.to_scores(change)) + factor * step
         if pin:
-            found[:, -1] += pin * step[:, -1].sum()
+            found[:, :, -1] += pin * step[:, :, -1].sum()
         return found
 
     precondition = _preconditioner(rows, terms.second(free, coupling)[0] * scale, factor[0], intercept)
-    step, residual = np.zeros_like(gradient), -gradient
-    conditioned = precondition(residual)
-    direction, length = conditioned, np.vdot(residual, conditioned)
-    least = _INEXACT**2 * length
-    for _ in range(_MAX_STEPS):
-        ahead = product(direction)
-        curvature = np.vdot(direction, ahead)
-        if not curvature > 0:
-            break
-        step += length / curvature * direction
-        residual = residual - length / curvature * ahead
-        conditioned = precondition(residual)
-        before, length = length, np.vdot(residual, conditioned)
-        if not length > least:
-            break
-        direction = conditioned + length / before * direction
+    left = np.array([_INEXACT**2])
+    (step,) = conjugate_gradients(product, lambda v: precondition(v[0])[None], (), gradient[None], left, _MAX_STEPS)
     return step if np.isfinite(step).all() else -gradient / (factor[0] + scale.sum())
 
 

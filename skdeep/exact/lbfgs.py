@@ -20,12 +20,11 @@ import math
 import numpy as np
 from scipy.linalg.lapack import dpotrf, dpotri
 
-from skdeep.exact.descent import Stack, dot
+from skdeep.exact.descent import EPS, Directions, Stack, dot
 from skdeep.exact.rows import Rows
 
-_EPS = float(np.finfo(np.float64).eps)
 #: Least curvature, as a share of the largest of columns that are brought to one size.
-_LEAST = _EPS**0.4
+_LEAST = EPS**0.4
 #: Pairs of steps and gradient changes that are remembered.
 _HISTORY = 10
 #: Rows, for each column, that the curvature is looked at by.
@@ -40,10 +39,10 @@ _FIRST_LOOK, _NEXT_LOOK = 6, 4
 _WORTH, _SOONER = 64.0, 2.0
 
 
-class LBFGS:
+class LBFGS(Directions):
     """Directions of L-BFGS: models of one number in `group` (K,) have about the same curvature."""
 
-    most_scores: float = math.inf
+    most_scores = math.inf
     slope_left, nearer = 0.9, 0.3
 
     def __init__(self, group: np.ndarray):
@@ -54,8 +53,7 @@ class LBFGS:
         self._n_calls, self._next_look = 0, math.inf
 
     def again(self, group: np.ndarray) -> LBFGS:
-        """Make directions for similar objectives: what is known of the curvature, they begin with."""
-        other = LBFGS(group)
+        other = LBFGS(group)  # which begin with what is known of the curvature
         kinds, own = np.unique(group, return_inverse=True)
         # of models that have left, it is not known any more where the others have been looked at since
         if len(self._inverse) == len(kinds) and np.array_equal(group, self._all):
@@ -63,14 +61,12 @@ class LBFGS:
         return other
 
     def keep(self, models: np.ndarray) -> None:
-        """Go on with some of the models only."""
         self._pairs = [(s[models], y[models], r[models]) for s, y, r in self._pairs]
         if self._last is not None:
             self._last = self._last[0][models], self._last[1][models]
         self._group = self._group[models]
 
     def __call__(self, stack: Stack) -> np.ndarray:
-        """Compute the directions (K, C, D)."""
         params, gradient = stack.params, stack.gradient
         if self._last is None:
             work = self._work(stack, average=False)
@@ -80,7 +76,7 @@ class LBFGS:
         else:
             step, change = params - self._last[0], gradient - self._last[1]
             along = dot(step, change)
-            sound = along > _EPS * dot(change, change)
+            sound = along > EPS * dot(change, change)
             share = np.where(sound, 1 / np.where(sound, along, 1.0), 0.0)
             self._pairs = [*self._pairs[1 - _HISTORY :], (step, change, share)]
             if self._n_calls >= self._next_look:
@@ -203,7 +199,7 @@ def _inverse(block: np.ndarray) -> np.ndarray:
     """Invert a positive definite matrix; one that is not for rounding, or overflows, gives the identity."""
     factor, info = dpotrf(block, lower=1)
     if info or not np.isfinite(block).all():
-        return np.eye(len(block)) / max(float(np.abs(np.diag(block)).max()), _EPS)
+        return np.eye(len(block)) / max(float(np.abs(np.diag(block)).max()), EPS)
     half, _ = dpotri(factor, lower=1)  # above its diagonal, the factor has zeros
     inverse = half + half.T
     inverse.reshape(-1)[:: len(block) + 1] /= 2

@@ -10,10 +10,9 @@ from __future__ import annotations
 import numpy as np
 from scipy.linalg.lapack import dposv
 
-from skdeep.exact.descent import Stack
+from skdeep.exact.descent import EPS, Directions, Stack
 from skdeep.exact.rows import of_all, of_both
 
-_EPS = float(np.finfo(np.float64).eps)
 #: Pivots below so many units of the last place may be all that rounding leaves of a direction without curvature.
 SINGULAR = 1000
 #: Unknowns of a system whose entries are looked up in one go.
@@ -33,28 +32,20 @@ def slope_left(n_columns: int) -> float:
     return 0.5 if n_columns <= _FEW_COLUMNS else 0.1
 
 
-class Newton:
+class Newton(Directions):
     """Newton directions of D columns.
 
     Where columns were brought to the same size (`alike`), curvature that is small beside the largest is none.
     """
 
-    most_scores: float = _MOST_SCORES
+    most_scores = _MOST_SCORES
     nearer = _NEARER
 
     def __init__(self, n_columns: int, alike: bool = True):
         self.slope_left = slope_left(n_columns)
         self.alike = alike
 
-    def keep(self, models: np.ndarray) -> None:
-        """Nothing is remembered."""
-
-    def again(self, group: np.ndarray) -> Newton:
-        """Return this object: nothing is remembered of earlier objectives."""
-        return self
-
     def __call__(self, stack: Stack) -> np.ndarray:
-        """Compute the directions (K, C, D)."""
         loss, rho = stack.loss, stack.rho
         K, C, D = stack.params.shape
         second = loss.second(stack.scores, stack.at)
@@ -64,7 +55,7 @@ class Newton:
             hessians = stack.rows.gram(factor)
         else:
             if stack.rows.keeps_products(len(factor)) and C * D <= SMALL_SYSTEM:
-                whole = stack.rows.half_gram(factor).reshape(K, -1).take(of_all(C, D), axis=1)
+                whole = (factor @ stack.rows.products).reshape(K, -1).take(of_all(C, D), axis=1)
             else:
                 blocks = stack.rows.gram(factor).reshape(K, -1, D, D)
                 whole = blocks.take(of_both(C), axis=1).reshape(K, C, C, D, D).transpose(0, 1, 3, 2, 4)
@@ -119,7 +110,7 @@ def _solve(hessians: np.ndarray, right: np.ndarray, unit: np.ndarray) -> np.ndar
     if len(hessians) >= _MANY_SYSTEMS and hessians.shape[1] < _FEW_UNKNOWNS:
         try:
             pivots = np.linalg.cholesky(hessians).diagonal(0, 1, 2).min(1)
-            if (pivots**2 >= SINGULAR * _EPS * unit).all() and (unit > 0).all():
+            if (pivots**2 >= SINGULAR * EPS * unit).all() and (unit > 0).all():
                 return np.linalg.solve(hessians, right[:, :, None])[:, :, 0]
         except np.linalg.LinAlgError:
             pass  # one by one
@@ -128,7 +119,7 @@ def _solve(hessians: np.ndarray, right: np.ndarray, unit: np.ndarray) -> np.ndar
         largest = largest if largest > 0 else 1.0
         # the transpose, which is the same, is in the order of LAPACK
         factor, found[k], info = dposv(hessians[k].T, right[k], lower=1)
-        if info or not np.minimum.reduce(factor.diagonal()) ** 2 >= SINGULAR * _EPS * largest:
+        if info or not np.minimum.reduce(factor.diagonal()) ** 2 >= SINGULAR * EPS * largest:
             found[k] = _solve_singular(hessians[k], right[k], largest)
     return found
 
@@ -137,5 +128,5 @@ def _solve_singular(hessian: np.ndarray, right: np.ndarray, unit: float) -> np.n
     if not np.isfinite(hessian).all():
         return np.full_like(right, np.nan)
     values, vectors = np.linalg.eigh(hessian)
-    values = np.where(values > len(values) * _EPS * values[-1], values, unit)
+    values = np.where(values > len(values) * EPS * values[-1], values, unit)
     return vectors @ ((vectors.T @ right) / values)

@@ -1,8 +1,13 @@
-r"""Newton directions of losses in pieces, of sparse rows: by conjugate gradients.
+r"""Newton directions of least squares and of losses in pieces, of sparse rows: by conjugate gradients.
 
 A squared hinge is a parabola where it is not zero: near the optimum, Newton's direction is the way to it, and pairs of
 steps and gradients, which L-BFGS goes by, are of other pieces. A system is solved roughly, the better the nearer the
-optimum is, by products with the rows, of which those without a second derivative stay out.
+optimum is, by products with the rows, of which those without a second derivative stay out. That of least squares, whose
+solution is the optimum, is solved at once.
+
+Columns count by their curvature. In least squares of many more columns than rows, or with a weak penalty, they count
+alike where the penalty holds them alike: what no row tells of is one eigenvalue, and stays zero. Where one way takes
+too many products, the other is tried.
 
 Nocedal & Wright, *Numerical Optimization*, 2nd edition, section 7.1. Keerthi & DeCoste, *A modified finite Newton
 method for fast solution of large scale linear SVMs*, JMLR 6, 2005.
@@ -14,82 +19,144 @@ from collections.abc import Callable
 
 import numpy as np
 
-from skdeep.exact.descent import Stack, dot
-from skdeep.exact.losses import At
+from skdeep.exact.descent import Directions, Solution, Stack, descend, dot, small_enough
+from skdeep.exact.losses import At, SquaredLoss
+from skdeep.exact.path import in_batches
+from skdeep.exact.rows import Rows, SparseRows
 
-#: Share of a gradient that a direction may leave, at most; and most products with the rows for a direction.
-_LEFT, _MAX_PRODUCTS = 0.1, 1000
+#: Share of a gradient that a direction may leave, at most, and of least squares, for a tolerance of one; most products
+#: with the rows for a direction, and most directions of least squares.
+_LEFT, _LEFT_OF_SQUARES, _MAX_PRODUCTS, _MAX_STEPS = 0.1, 1e-4, 1000, 2
+#: How many times as many columns as rows are many more; and a weak penalty's curvature, as a part of the rows'.
+_WIDE, _WEAK = 2, 1e-7
 #: Curvature that is added to each column's own, as a part of the largest: columns may have none.
 _LEAST = 1e-12
 #: Most scores of models that take steps at a time.
 _MOST_SCORES = 2**20
 
-#: From models (m,) and directions (m, C, D) to the change of their gradients.
-Product = Callable[[np.ndarray, np.ndarray], np.ndarray]
+#: From a change of parameters (m, C, D), and what models have of their own, each (m, ...), to that of the gradients.
+Product = Callable[..., np.ndarray]
 
 
-class NewtonCG:
-    """Newton directions by products with the rows."""
+def suits(rows: Rows) -> bool:
+    """Tell whether products of rows or columns would take more memory than these."""
+    return isinstance(rows, SparseRows)
 
-    most_scores: float = _MOST_SCORES
+
+def ridge(rows: Rows, loss: SquaredLoss, weight: np.ndarray, rho: np.ndarray, tol: np.ndarray) -> Solution | None:
+    """Minimise squares of errors with squared norms; see `skdeep.exact.moments.ridge`.
+
+    None where a model has no penalty, and where gradients are not within `tol` (K,).
+    """
+    (n, D), K, C = rows.shape, len(rho), loss.n_scores
+    rho = np.broadcast_to(rho if rho.ndim == 3 else rho[:, None], (K, C, D))
+    if not rho.any(2).all():
+        return None
+    weight, found, left = np.broadcast_to(weight, (K, n)), Solution.begun(np.zeros((K * C, 1, D))), np.arange(K * C)
+    ways = np.repeat((D > _WIDE * n) | (rho.max((1, 2)) < _WEAK * rows.average_squares.max()), C)
+    for alike in (ways, ~ways):
+        for models in in_batches(np.arange(len(left)), rows, loss.one(0), NewtonCG()):
+            k, c = np.divmod(some := left[models], C)  # a column of scores each
+            stack = Stack(rows, loss.of(loss.target[c, None]), weight[k], rho[k, c], found.params[some])
+            part = descend(stack, NewtonCG(_LEFT_OF_SQUARES * tol[k], alike[some]), tol[k], _MAX_STEPS)
+            if part.interrupted:
+                raise KeyboardInterrupt
+            found.put(some, part)
+        value = np.array([curve[-1] for curve in found.curve])
+        left = np.flatnonzero(~(found.bound <= small_enough(np.repeat(tol, C), value, found.params)))
+        if not len(left):
+            return found.together(C)
+    return None
+
+
+class NewtonCG(Directions):
+    """Newton directions by products with the rows, each of which leaves a share of its gradient, (K,) or (1,).
+
+    Columns may count `alike` (K,), where the penalty holds them alike, or else each by its curvature.
+    """
+
+    most_scores = _MOST_SCORES
     slope_left, nearer = 0.1, 0.1
 
-    def keep(self, models: np.ndarray) -> None:
-        """Nothing is remembered."""
+    def __init__(self, left: np.ndarray | None = None, alike: np.ndarray | None = None):
+        self._left, self._alike = np.array([_LEFT]) if left is None else left, alike
 
-    def again(self, group: np.ndarray) -> NewtonCG:
-        """Return this object: nothing is remembered of earlier objectives."""
-        return self
+    def keep(self, models: np.ndarray) -> None:
+        if self._alike is not None:
+            self._left, self._alike = self._left[models], self._alike[models]
 
     def __call__(self, stack: Stack) -> np.ndarray:
-        """Compute the directions (K, C, D)."""
-        product, second = _coupled(stack) if stack.params.shape[1] > 1 else _apart(stack)
-        curvature = stack.rows.diagonal(second.reshape(-1, second.shape[2])).reshape(stack.params.shape)
-        curvature += stack.rho[:, None]
+        of_rows, second, own = _coupled(stack) if stack.params.shape[1] > 1 else _apart(stack)
+        curvature, rho = stack.rows.diagonal(second.reshape(-1, second.shape[2])), stack.rho[:, None]
+        curvature = curvature.reshape(stack.params.shape)
+        if self._alike is not None:
+            curvature[self._alike] *= rho[self._alike] == 0
+        curvature += rho
         curvature += _LEAST * curvature.max((1, 2), keepdims=True) + np.finfo(float).tiny
-        return _solved(product, curvature, stack.gradient)
+
+        def product(v: np.ndarray, curvature: np.ndarray, rho: np.ndarray, *own: np.ndarray) -> np.ndarray:
+            return of_rows(v, *own) + rho * v
+
+        own = (curvature, rho, *own)
+        left = np.minimum(self._left**2, np.abs(stack.gradient).max((1, 2)))
+        return conjugate_gradients(product, lambda v, curvature, *_: v / curvature, own, stack.gradient, left)
 
 
-def _apart(stack: Stack) -> tuple[Product, np.ndarray]:
+def _apart(stack: Stack) -> tuple[Product, np.ndarray, tuple[np.ndarray, ...]]:
     """Make the product of models of one score, and the second derivatives (K, 1, n) in it."""
     second = stack.loss.second(stack.scores, stack.at)[:, :1] * stack.weight[:, None]
     bent = np.flatnonzero(second.any((0, 1)))
     few = 2 * len(bent) < second.shape[2]
     rows, bend = (stack.rows.select(bent), second[:, :, bent]) if few else (stack.rows, second)
-    return lambda models, v: rows.back(bend[models] * rows.scores(v)) + stack.rho[models, None] * v, second
+    return lambda v, bend: rows.back(bend * rows.scores(v)), second, (bend,)
 
 
-def _coupled(stack: Stack) -> tuple[Product, np.ndarray]:
+def _coupled(stack: Stack) -> tuple[Product, np.ndarray, tuple[np.ndarray, ...]]:
     """Make the product of models of several scores, and the second derivatives (K, C, n) in each of these."""
-    rows, weight = stack.rows, np.broadcast_to(stack.weight, (len(stack.params), stack.weight.shape[1]))
+    rows, loss = stack.rows, stack.loss  # which is the same for all models
+    weight = np.broadcast_to(stack.weight, (len(stack.params), stack.weight.shape[1]))[:, None]
 
-    def product(models: np.ndarray, v: np.ndarray) -> np.ndarray:
-        at = At(stack.at.value[models], stack.at.gradient[models])
-        change = stack.loss.keep(models).times_second(stack.scores[models], at, rows.scores(v))
-        change *= weight[models, None]
-        return rows.back(change) + stack.rho[models, None] * v
+    def product(v: np.ndarray, weight: np.ndarray, scores: np.ndarray, *at: np.ndarray) -> np.ndarray:
+        return rows.back(loss.times_second(scores, At(*at), rows.scores(v)) * weight)
 
-    return product, stack.loss.diagonal(stack.scores, stack.at) * weight[:, None]
+    return product, loss.diagonal(stack.scores, stack.at) * weight, (weight, stack.scores, *stack.at)
 
 
-def _solved(product: Product, curvature: np.ndarray, gradient: np.ndarray) -> np.ndarray:
-    """Solve the systems of models (K, C, D) for their gradients, until little enough of these is left."""
-    found, residual, models = np.zeros_like(gradient), -gradient, np.arange(len(gradient))
-    direction = residual / curvature
+def conjugate_gradients(
+    product: Product,
+    conditioned: Product,
+    own: tuple[np.ndarray, ...],
+    gradient: np.ndarray,
+    left: np.ndarray,
+    most: int = _MAX_PRODUCTS,
+) -> np.ndarray:
+    """Solve the systems of models (K, C, D) for their gradients, by so many products at `most`.
+
+    What is solved instead, to precondition, is `conditioned`; in its units, a model ends where no more than a part of
+    the residual's square is `left` (K,). Both are asked with what models have of their `own`.
+    """
+    found, models = np.empty_like(gradient), np.arange(len(gradient))
+    step, residual = np.zeros_like(gradient), -gradient
+    direction = conditioned(residual, *own)
     length = dot(residual, direction)
-    enough = np.minimum(_LEFT**2, np.abs(gradient).max((1, 2))) * length
-    for _ in range(_MAX_PRODUCTS):
-        ahead = product(models, direction)
+    enough = left * length
+    for _ in range(most):
+        ahead = product(direction, *own)
         bend = dot(direction, ahead)
         share = np.divide(length, bend, out=np.zeros_like(length), where=bend > 0)[:, None, None]
-        found[models] += share * direction
-        residual = residual - share * ahead
-        conditioned = residual / curvature[models]
-        before, length = length, dot(residual, conditioned)
-        on = (length > enough[models]) & (bend > 0)
-        if not on.any():
-            break
-        direction = conditioned + (length / before)[:, None, None] * direction
+        step += share * direction
+        residual -= share * ahead
+        scaled = conditioned(residual, *own)
+        before, length = length, dot(residual, scaled)
+        on = (length > enough) & (bend > 0)
         if not on.all():
-            models, residual, direction, length = models[on], residual[on], direction[on], length[on]
+            found[models] = step
+            if not on.any():
+                return found
+            own = tuple(part[on] for part in own)
+            models, step, residual, scaled = models[on], step[on], residual[on], scaled[on]
+            direction, length, before, enough = direction[on], length[on], before[on], enough[on]
+        direction *= (length / before)[:, None, None]
+        direction += scaled
+    found[models] = step
     return found

@@ -66,10 +66,9 @@ def follow(
     whose penalties are about the same. The `limits` are tolerances (K,), and the most iterations.
     """
     tol, max_iter = limits
-    K, params, bound = len(rho), start.copy(), np.zeros(len(rho))
-    curve: list[list[float]] = [[] for _ in range(K)]
-    stopped: list[str | None] = [None] * K
-    rows_of, strength = [one.tobytes() for one in weight] * (1 if len(weight) > 1 else K), rho.max(1)
+    params, strength = start.copy(), rho.max(1)
+    found = Solution.begun(params)
+    rows_of = [one.tobytes() for one in weight] * (1 if len(weight) > 1 else len(rho))
     # which terms are within margins depends little on a few rows
     each, before = levels(list(zip(rows_of, kind.tolist(), strict=True)), strength, kind if loss.piecewise else None)
     way = directions(kind[each[0]])
@@ -87,7 +86,5 @@ def follow(
         solution = descend(stack, way, (way.nearer if len(each) > 1 else 1.0) * tol[models], max_iter)
         if solution.interrupted:
             raise KeyboardInterrupt
-        params[models], bound[models] = solution.params, solution.bound
-        for k, model in enumerate(models):
-            curve[model], stopped[model] = solution.curve[k], solution.stopped[k]
-    return Solution(params, bound, curve, stopped)
+        found.put(models, solution)
+    return found

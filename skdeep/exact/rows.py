@@ -187,13 +187,6 @@ class Rows:
         """Tell whether to keep the products of all columns."""
         return products_pay(self.shape, n_factors)
 
-    def half_gram(self, factor: np.ndarray) -> np.ndarray:
-        """Compute `gram` for each of the `pairs` of columns once, (m, D (D + 1) / 2)."""
-        if self.keeps_products(len(factor)):
-            return factor @ self.products
-        i, j = pairs(self.shape[1])
-        return self.gram(factor)[:, i, j]
-
     @cached_property
     def products(self) -> np.ndarray:
         """Products (n, D (D + 1) / 2) of all pairs of columns."""

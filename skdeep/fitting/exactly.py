@@ -7,51 +7,38 @@ hinges, and penalties with an L1 norm, are solved to a relative duality gap of `
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
 
 from skdeep.data.problem import Problem
-from skdeep.engine import losses
-from skdeep.engine import values as of_values
 from skdeep.engine.losses import Loss
 from skdeep.engine.networks import Linear, Network
-from skdeep.engine.penalties import L1, L2, ElasticNet, NoPenalty
 from skdeep.engine.per_model import groups
 from skdeep.exact import (
-    conjugate,
     descent,
     elastic_net,
     finite_newton,
-    hinge,
     hinge_norms,
     huber,
     moments,
+    newton_cg,
     newton_rivals,
     normal,
     piecewise,
     wide,
 )
 from skdeep.exact.descent import Solution
-from skdeep.exact.hinge_terms import CrammerSinger, Hinges, WestonWatkins
 from skdeep.exact.lbfgs import LBFGS, near
-from skdeep.exact.losses import (
-    LogisticLoss,
-    OfColumns,
-    RowLoss,
-    SoftmaxLoss,
-    SquaredHinges,
-    SquaredLoss,
-    SquaredWestonWatkins,
-)
+from skdeep.exact.losses import OfColumns, RowLoss, SquaredHinges, SquaredLoss
 from skdeep.exact.newton_cg import NewtonCG
 from skdeep.exact.path import follow, in_batches
 from skdeep.exact.row_space import has_free_column
 from skdeep.exact.rows import Rows, SparseRows
-from skdeep.exact.value_losses import HuberLoss, SquaredInsensitive, TweedieLoss
+from skdeep.exact.value_losses import HuberLoss
 from skdeep.fitting.at_once import begin, book
 from skdeep.fitting.coordinates import Arrays, solve_by_rows
+from skdeep.fitting.exact_losses import hinges, is_known, kinked, n_unknowns, row_loss, takes_targets
 from skdeep.fitting.recipe import Member, Recipe, Stack, rows_and_weights
 from skdeep.fitting.variables import Centring, Variables, rows_of, weights_of
 
@@ -77,99 +64,12 @@ def has_exact_solver(recipe: Recipe, problem: Problem, network: Network) -> bool
     """Tell whether a stack of smooth objectives can be trained here: linear models on the CPU, in float64."""
     if not isinstance(network, Linear) or recipe.device.type != "cpu" or recipe.dtype is not torch.float64:
         return False
-    return fits_memory(problem) and _is_known(recipe.loss) and takes_targets(problem, recipe.loss)
-
-
-def takes_targets(problem: Problem, loss: Loss) -> bool:
-    """Tell whether targets are what the losses here take: of several classes, one for each row."""
-    return not problem.is_soft or problem.target.shape[1] == 1 or loss.target == "values"
+    return fits_memory(problem) and is_known(recipe.loss) and takes_targets(problem, recipe.loss)
 
 
 def fits_memory(problem: Problem) -> bool:
     """Tell whether the rows may be kept in float64."""
     return not problem.is_stored and problem.source.shape[1] * problem.density * len(problem.codes) <= _MAX_VALUES
-
-
-def is_certified(loss: Loss, penalty: ElasticNet) -> bool:
-    """Tell whether there is a solver with a duality gap for a loss and a penalty, of which one may have kinks."""
-    if type(penalty) not in (L1, L2, ElasticNet, NoPenalty):
-        return False
-    if isinstance(loss, losses.CrammerSingerHinge) and loss.squared and not penalty.smooth:
-        return False
-    return _is_known(loss) or type(loss) in (*_KINKED, *_HINGES)
-
-
-def n_unknowns(loss: Loss, n_outputs: int, n_rows: int, n_columns: int) -> int:
-    """Count the unknowns of a system of plain hinges beside an L1 norm: the worst violation of a row has a bound."""
-    if loss.target != "codes":  # scores that nothing couples are systems of their own
-        return n_columns
-    return n_outputs * n_columns + n_rows * isinstance(loss, losses.CrammerSingerHinge)
-
-
-#: Losses known here; the hinges among them are smooth where they are squared (but for Crammer and Singer's).
-_HINGES = (losses.CrammerSingerHinge, losses.WestonWatkinsHinge, losses.BinaryHinge)
-_DEVIANCES = (of_values.PoissonValues, of_values.GammaValues, of_values.TweedieValues)
-_KNOWN = (losses.Softmax, losses.Logistic, losses.SquaredError, *_HINGES)
-_KNOWN_OF_VALUES = (of_values.SquaredValues, of_values.HuberValues, of_values.InsensitiveValues, *_DEVIANCES)
-#: Losses of values that have kinks, or may have.
-_KINKED = (of_values.AbsoluteValues, of_values.QuantileValues, of_values.InsensitiveValues)
-
-
-def _is_known(loss: Loss) -> bool:
-    """Tell whether a loss is smooth, and known here."""
-    if isinstance(loss, of_values.ValueLoss):
-        return loss.smooth and loss.convex and type(loss) in _KNOWN_OF_VALUES
-    return loss.smooth and type(loss) in _KNOWN
-
-
-def row_loss(loss: Loss, target: np.ndarray, n_outputs: int) -> RowLoss:
-    """Make the smooth loss of rows with these targets."""
-    amount = loss.smoothing
-    if type(loss) is losses.Softmax:
-        return SoftmaxLoss(target.astype(np.intp), n_outputs, amount)
-    if type(loss) is losses.WestonWatkinsHinge:
-        return SquaredWestonWatkins(target.astype(np.intp), n_outputs)
-    if type(loss) is losses.Logistic:
-        return LogisticLoss(_indicators(target) * (1 - amount) + amount / 2)
-    if isinstance(loss, of_values.ValueLoss):
-        return _loss_of_values(loss, np.ascontiguousarray(target.T))
-    if type(loss) is losses.SquaredError:
-        return SquaredLoss(2 * _indicators(target) - 1)
-    return SquaredHinges(2 * _indicators(target) - 1)
-
-
-def _loss_of_values(loss: of_values.ValueLoss, values: np.ndarray) -> RowLoss:
-    """Make the smooth loss of rows with these values (C, n)."""
-    if isinstance(loss, of_values.HuberValues):
-        return HuberLoss(values, loss.delta)
-    if isinstance(loss, of_values.InsensitiveValues):
-        return SquaredInsensitive(values, loss.epsilon)
-    if isinstance(loss, _DEVIANCES):
-        return TweedieLoss(values, loss.power)
-    return SquaredLoss(values)
-
-
-def _kinked(loss: Loss, values: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Say between which bounds (C, n) a loss is zero, and its slopes (C,) below and above."""
-    ones = np.ones(len(values))
-    if isinstance(loss, of_values.QuantileValues):
-        level = np.array(loss.levels) * ones
-        return values, values, level, 1 - level
-    room = loss.epsilon if isinstance(loss, of_values.InsensitiveValues) else 0.0
-    return values - room, values + room, ones, ones
-
-
-def _hinge(loss: Loss, target: np.ndarray, n_outputs: int) -> Hinges | WestonWatkins:
-    """Make the hinges of rows with these targets, of a loss that has kinks."""
-    if type(loss) is losses.CrammerSingerHinge:
-        return CrammerSinger(target.astype(np.intp), n_outputs, loss.squared)
-    if type(loss) is losses.WestonWatkinsHinge:
-        return WestonWatkins(target.astype(np.intp), n_outputs)
-    return Hinges(_indicators(target))
-
-
-def _indicators(target: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(target.reshape(len(target), -1).T, dtype=np.float64)
 
 
 def solve_exactly(stack: Stack) -> None:
@@ -301,7 +201,7 @@ def _closed_form(recipe: Recipe, arrays: Arrays, unit: np.ndarray) -> Solution |
     tol = np.full(len(rho), _ROUNDING)
     if wide.suits(rows):
         return wide.ridge(rows, loss, weight, rho, tol)
-    return conjugate.ridge(rows, loss, weight, rho, tol) if conjugate.suits(rows) else None
+    return newton_cg.ridge(rows, loss, weight, rho, tol) if newton_cg.suits(rows) else None
 
 
 def _descend(recipe: Recipe, arrays: Arrays, loss: RowLoss, max_iter: int) -> Solution:
@@ -310,7 +210,7 @@ def _descend(recipe: Recipe, arrays: Arrays, loss: RowLoss, max_iter: int) -> So
     n_models, n_scores, n_columns = params.shape
     max_fun = recipe.settings.max_fun - arrays.spent
     if type(loss) is SquaredLoss:
-        at_once = next((way for way in (wide, moments, conjugate) if way.suits(rows)), None)
+        at_once = next((way for way in (wide, moments, newton_cg) if way.suits(rows)), None)
         solution = None if at_once is None else at_once.ridge(rows, loss, weight, rho, tol)
         if solution is not None:
             return solution
@@ -384,20 +284,17 @@ def _certified(recipe: Recipe, arrays: Arrays, max_iter: int) -> Solution:
     weight = np.repeat(arrays.weight, len(arrays.tol) // len(arrays.weight), axis=0)
     rows, target, rho, kappa, start = arrays.rows, arrays.target, arrays.rho, arrays.kappa, arrays.start
     gap = GAP * arrays.tol
-    found: Any
     if recipe.loss.target == "values":
         found = _by_columns(recipe.loss, replace(arrays, weight=weight), gap, max_iter)
-    elif not _is_known(recipe.loss):
-        hinges = _hinge(recipe.loss, target, recipe.n_outputs)
+    elif not is_known(recipe.loss):
         if kappa.any():
             size = n_unknowns(recipe.loss, recipe.n_outputs, *rows.shape)
             _check_size(size, "parameters, and rows of the worst violation")
-            found = hinge_norms.solve(rows, hinges, weight, kappa, rho, gap, max_iter)
-        else:
-            found = hinge.solve(rows, hinges, weight, rho, gap, max_iter)
+        loss = hinges(recipe.loss, target, recipe.n_outputs)
+        found = hinge_norms.solve(rows, loss, weight, kappa, rho, gap, max_iter)
     else:
-        loss = row_loss(recipe.loss, target, recipe.n_outputs)
-        found = elastic_net.solve(rows, loss, weight, kappa, rho, gap.min(), max_iter, start if start.any() else None)
+        smooth, begin_at = row_loss(recipe.loss, target, recipe.n_outputs), start if start.any() else None
+        found = elastic_net.solve(rows, smooth, weight, kappa, rho, gap.min(), max_iter, begin_at)
     if recipe.loss.shift_invariant:  # of all shifts of the intercepts, one
         free = (rho + kappa == 0).all(0)
         found.params[:, :, free] -= found.params[:, :, free].mean(1, keepdims=True)
@@ -420,13 +317,11 @@ def _check_size(n_unknowns: int, of_what: str) -> None:
 
 def _by_columns(loss: Loss, arrays: Arrays, gap: np.ndarray, max_iter: int) -> elastic_net.Solution:
     """Minimise losses of values to relative duality gaps, column by column."""
-    assert isinstance(loss, of_values.ValueLoss)
-    rows, target, weight, start = arrays.rows, arrays.target, arrays.weight, arrays.start
-    values, parts = np.ascontiguousarray(target.T), []
-    smooth = _loss_of_values(loss, values) if _is_known(loss) else None
+    rows, target, weight, start, parts = arrays.rows, arrays.target, arrays.weight, arrays.start, []
+    smooth = row_loss(loss, target, 0) if is_known(loss) else None
     if smooth is None:
         _check_size(rows.shape[1], "columns")
-    for c in range(len(values)):
+    for c in range(target.shape[1]):
         rho, kappa = (
             part if part.ndim == 2 else np.ascontiguousarray(part[:, c]) for part in (arrays.rho, arrays.kappa)
         )
@@ -441,7 +336,7 @@ def _by_columns(loss: Loss, arrays: Arrays, gap: np.ndarray, max_iter: int) -> e
             own = begin if begin.any() else None
             parts.append(elastic_net.solve(rows, one, weight, kappa, rho, gap.min(), max_iter, own))
         else:
-            lo, hi, up, down = (part[c : c + 1] for part in _kinked(loss, values))
+            lo, hi, up, down = (part[c : c + 1] for part in kinked(loss, target))
             parts.append(piecewise.solve(rows, lo, hi, up, down, weight, rho, kappa, gap, max_iter))
             if not (rho.all() or kappa.all()) and has_free_column(rows, rho + kappa):
                 piecewise.centre_(parts[-1].params, rows, (lo, hi), (up[0], down[0]), weight)

@@ -20,8 +20,8 @@ from skdeep.engine.values import (
     Positive,
     QuantileValues,
     SquaredValues,
+    TweedieValues,
     ValueLoss,
-    tweedie,
 )
 from skdeep.fitting.constraints import ObjectOf
 
@@ -201,7 +201,7 @@ class Tweedie(RegressionLoss):
     _parameter_constraints: ClassVar[dict] = {"power": [Interval(Real, 1, None, closed="left")]}
 
     def make(self) -> ValueLoss:
-        return tweedie(float(self.power))
+        return TweedieValues(float(self.power))
 
 
 def is_to_be_suited(loss: Any) -> bool:
@@ -225,8 +225,8 @@ REGRESSION_LOSSES: dict[str, Callable[[], ValueLoss]] = {
     "epsilon_insensitive": lambda: EpsilonInsensitive().make(),
     "squared_epsilon_insensitive": lambda: EpsilonInsensitive(squared=True).make(),
     "quantile": lambda: Quantile().make(),
-    "poisson": lambda: tweedie(1),
-    "gamma": lambda: tweedie(2),
+    "poisson": lambda: TweedieValues(1.0),
+    "gamma": lambda: TweedieValues(2.0),
     "tweedie": lambda: Tweedie().make(),
 }
 

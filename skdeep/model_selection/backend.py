@@ -179,7 +179,7 @@ class _DeferringBackend(ParallelBackendBase):
     def _stacked(self, tasks: dict[int, Task], n_workers: int, n_cards: int) -> list[list[int]]:
         """Group tasks that train together, on so many accelerators, if any; warn of those that do not."""
         too_many = 0 < n_cards < n_workers
-        stacks, reasons = stacks_of(list(tasks.values()), n_cards if too_many else n_workers)
+        stacks, reasons = stacks_of(tasks, n_cards if too_many else n_workers)
         if reasons:
             _warn(
                 f"Some candidates are trained one by one, as scikit-learn does it: {'; '.join(sorted(reasons))}. "
@@ -192,8 +192,7 @@ class _DeferringBackend(ParallelBackendBase):
                 "queue for them, each with a copy of the data. As many stacks train at a time as there are "
                 "accelerators."
             )
-        numbers = list(tasks)
-        return [[numbers[i] for i in stack] for stack in stacks]
+        return stacks
 
     def _parallel(self, jobs: list[tuple], parallel: Any, delay: Callable, settings: dict[str, Any]) -> list[Any]:
         """Run the jobs on the workers that there are outside."""

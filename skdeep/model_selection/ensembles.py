@@ -42,9 +42,7 @@ def evaluate_ensembles(tasks: dict[int, Task], seed: int, n_workers: int) -> dic
     results: dict[int, dict] = {}
     if n_workers > 1:  # which train those of several splits in less time
         return results
-    of_ensembles = {i: task for i, task in tasks.items() if _is_ensemble(task)}
-    for group in of_one_kind(list(of_ensembles.values())):
-        own = [list(of_ensembles)[i] for i in group]
+    for own in of_one_kind({i: task for i, task in tasks.items() if _is_ensemble(task)}):
         found = _evaluate([tasks[i] for i in own], seed)
         results |= zip(own, found, strict=True) if found is not None else ()
     return results

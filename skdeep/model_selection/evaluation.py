@@ -80,6 +80,12 @@ def final_step(estimator: BaseEstimator) -> Any:
     return estimator.steps[-1][1] if isinstance(estimator, Pipeline) else estimator
 
 
+def steps_before(estimator: BaseEstimator) -> list[Any]:
+    """List the steps of a pipeline before its last one that do something; none of what is no pipeline."""
+    steps = [step for _, step in estimator.steps[:-1]] if isinstance(estimator, Pipeline) else []
+    return [step for step in steps if step not in (None, "passthrough")]
+
+
 def prefix_of(estimator: BaseEstimator) -> str:
     """Name what parameters of a pipeline's last step begin with; nothing, if it is none."""
     return f"{estimator.steps[-1][0]}__" if isinstance(estimator, Pipeline) else ""
@@ -177,13 +183,14 @@ def groups_of_alike(values: list) -> list[list[int]]:
     return groups
 
 
-def of_one_kind(tasks: list[Task]) -> list[list[int]]:
-    """Group tasks whose estimators are copies of one: of a search, all are."""
-    return groups_of_alike([task.estimator for task in tasks])
+def of_one_kind(tasks: dict[int, Task]) -> list[list[int]]:
+    """Group the numbers of tasks whose estimators are copies of one: of a search, all are."""
+    numbers = list(tasks)
+    return [[numbers[i] for i in group] for group in groups_of_alike([task.estimator for task in tasks.values()])]
 
 
-def stacks_of(tasks: list[Task], n_workers: int) -> tuple[list[list[int]], set[str]]:
-    """Group tasks that train together: the indices of each stack, and the reasons why stacks are lost."""
+def stacks_of(tasks: dict[int, Task], n_workers: int) -> tuple[list[list[int]], set[str]]:
+    """Group tasks that train together: the numbers of each stack, and the reasons why stacks are lost."""
     known: dict[tuple, tuple[tuple | None, str | None]] = {}  # by candidate
     stacks: dict[tuple, list[int]] = {}
     lost: dict[tuple, list[str | None]] = {}  # why each of some rows' candidates is in no stack, if it should be

@@ -71,9 +71,8 @@ def evaluate_grids(tasks: dict[int, Task], seed: int, n_workers: int) -> dict[in
 
     `seed` is of candidates that have none; where the CPU trains by mini-batches, several workers do so in less time.
     """
-    numbers, results = list(tasks), dict[int, dict]()
-    for group in of_one_kind(list(tasks.values())):
-        own = [numbers[i] for i in group]
+    results: dict[int, dict] = {}
+    for own in of_one_kind(tasks):
         found = _evaluate_grid([tasks[i] for i in own], seed, n_workers)
         results |= {own[place]: result for place, result in found.items()}
     return results
@@ -131,8 +130,6 @@ def result_of(task: Task, marks: list, times: dict[str, float]) -> dict[str, Any
         result["n_test_samples"] = len(task.options["test"])
     if task.options["return_times"]:
         result |= times
-    if task.options["return_parameters"]:
-        result["parameters"] = task.options["parameters"]
     return result
 
 
@@ -181,7 +178,7 @@ def is_plain_call(task: Task) -> bool:
     if not is_promised(task) or get_config()["enable_metadata_routing"] or get_config()["array_api_dispatch"]:
         return False
     listens = getattr(options["caller"], "_skl_callbacks", None)
-    return not (listens or any(options[name] for name in ("verbose", "return_estimator")))
+    return not (listens or any(options[name] for name in ("verbose", "return_estimator", "return_parameters")))
 
 
 class _StepsDiffer(Exception):

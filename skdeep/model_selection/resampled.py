@@ -29,7 +29,8 @@ from skdeep.exact.reweighted import refit
 from skdeep.exact.reweighted_large import Neighbourhood, is_large
 from skdeep.exact.reweighted_lasso import refit_lasso
 from skdeep.exact.rows import Rows, SparseRows
-from skdeep.fitting.exactly import has_exact_solver, row_loss
+from skdeep.fitting.exact_losses import row_loss
+from skdeep.fitting.exactly import has_exact_solver
 from skdeep.fitting.outcome import divergence
 from skdeep.fitting.recipe import Member, Recipe, Stack, penalty_of
 from skdeep.fitting.settings import FULL_BATCH

@@ -24,6 +24,7 @@ from skdeep.engine.networks import Linear
 from skdeep.estimators.linear import LinearModel
 from skdeep.fitting.recipe import Member, Recipe, values
 from skdeep.fitting.settings import FULL_BATCH
+from skdeep.model_selection.evaluation import steps_before
 from skdeep.model_selection.plain import without_checks
 from skdeep.model_selection.stacks import CannotStack
 
@@ -44,7 +45,7 @@ class Scaling:
             return None
         if estimator.memory is not None or estimator.verbose or getattr(estimator, "transform_input", None):
             return None
-        steps = [step for _, step in estimator.steps[:-1] if step not in (None, "passthrough")]
+        steps = steps_before(estimator)
         scalers = [step for step in steps if not _is_imputer(step)]
         return cls(steps) if len(scalers) < 2 and all(map(_is_scaler, scalers)) else None
 

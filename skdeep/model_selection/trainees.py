@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import reduce
 from itertools import compress
 from typing import Any, Self
 
@@ -21,7 +22,15 @@ from skdeep.engine.rows import MAX_VALUES
 from skdeep.engine.threads import at_most
 from skdeep.estimators.prediction import scores_of_members
 from skdeep.model_selection._sklearn import Taken, Whole, copied
-from skdeep.model_selection.evaluation import Task, final_step, fit_candidates, is_promised, share_seed, together
+from skdeep.model_selection.evaluation import (
+    Task,
+    final_step,
+    fit_candidates,
+    is_promised,
+    share_seed,
+    steps_before,
+    together,
+)
 
 # ---- validation data -------------------------------------------------------------------------------------------------
 
@@ -59,14 +68,6 @@ def with_whole_validation(call: tuple, task: Task) -> tuple:
 
 
 # ---- what a scorer asks for ------------------------------------------------------------------------------------------
-
-
-def _transformed(pipeline: Pipeline, X: Data) -> Any:
-    """Transform X by the steps before the classifier, as the pipeline's own methods do it."""
-    for _, step in pipeline.steps[:-1]:
-        if step not in (None, "passthrough"):
-            X = step.transform(X)
-    return X
 
 
 #: Methods of a classifier that a score may come from without its probabilities.
@@ -146,9 +147,9 @@ class _Stack:
 
         Classifiers stand in for their pipelines, whose steps have been applied once, and know the answers of one pass.
         """
-        if isinstance(self.candidates[0], Pipeline):
+        if isinstance(self.candidates[0], Pipeline):  # whose steps they share
             try:
-                X = _transformed(self.candidates[0], X)  # they share their steps
+                X = reduce(lambda rows, step: step.transform(rows), steps_before(self.candidates[0]), X)
             except Exception:  # of a step that cannot transform these rows: scoring raises it as well
                 return self.candidates, X
         finals = [final_step(candidate) for candidate in self.candidates]
