@@ -65,7 +65,7 @@ def solve_by_rows(solver: Solver, arrays: Arrays, loss: Loss, max_iter: int, by_
     if arrays.kappa.any() or not by_rows(loss, rows.shape, rows.n_values, len(arrays.rho) * n_scores):
         return None
     # folds may have units of their own
-    groups, parts = proportions(arrays.rho), []
+    groups, solution = proportions(arrays.rho), Solution.begun(np.empty_like(arrays.start))
     if not by_rows(loss, rows.shape, rows.n_values, min(map(len, groups)) * n_scores):
         return None
     for models in groups:
@@ -83,10 +83,8 @@ def solve_by_rows(solver: Solver, arrays: Arrays, loss: Loss, max_iter: int, by_
             at_end = solver(models, own, max(0, max_iter - max(map(len, found.curve))))
             at_end.curve = [before[:-1] + after for before, after in zip(found.curve, at_end.curve, strict=True)]
             found = at_end
-        parts.append(found)
-        if found.interrupted and len(parts) < len(groups):
+        solution.put(models, found)
+        if found.interrupted and models is not groups[-1]:
             raise KeyboardInterrupt
-    joined, place = Solution.joined(parts), np.argsort(np.concatenate(groups))
-    joined.params, joined.bound = joined.params[place], joined.bound[place]
-    joined.curve, joined.stopped = [joined.curve[k] for k in place], [joined.stopped[k] for k in place]
-    return joined
+        solution.interrupted = found.interrupted
+    return solution
