@@ -128,7 +128,7 @@ def test_optima_are_those_of_scikit_learn():
     known = LogisticRegression(C=1 / (alpha * N), tol=1e-10, max_iter=10_000).fit(Z, Y)
     found = SoftmaxClassifier(alpha=alpha, tol=1e-9).fit(Z, Y)
     np.testing.assert_allclose(found.decision_function(Z), known.decision_function(Z), atol=1e-5)
-    svc = LinearSVC(C=1 / (alpha * N) / 2, tol=1e-12, max_iter=100_000, dual=True, fit_intercept=False).fit(Z, two)
+    svc = LinearSVC(C=1 / (alpha * N) / 2, tol=1e-12, max_iter=100_000, dual=False, fit_intercept=False).fit(Z, two)
     machine = HingeClassifier("squared_hinge", alpha=2 * alpha, tol=1e-9, calibration=None, fit_intercept=False)
     np.testing.assert_allclose(machine.fit(Z, two).coef_, svc.coef_, atol=1e-5)
     values = np.exp(VALUES / 5)

@@ -40,8 +40,8 @@ _FALL = 0.2
 _FARTHEST = 30.0
 #: Iterations, at most, for the support to come to rest when the gap is closed.
 _MAX_SETTLING = 3
-#: Subgradients, as a part of the norm, that no step makes shorter.
-_AT_REST = 1e-7
+#: Subgradients that are short enough, as a part of the norm, for a gap of one.
+_AT_REST = 0.1
 #: Coordinates that a step follows at least, if there are so many that may leave zero; else as many as are not zero.
 _MIN_FOLLOWED = 128
 #: Columns up to which least squares are solved by their moments, and most columns where rows are more than these.
@@ -261,7 +261,7 @@ class _Problem:
                 value = found.value - (ease - 1) * float(kappa @ np.abs(found.x))
                 state = found._replace(value=value)
                 gradient, is_certified = self._gradient(state), False
-                is_settled |= self._steepest(state.x, gradient) <= _AT_REST * float(kappa.max())
+                is_settled |= self._steepest(state.x, gradient) <= _AT_REST * self.gap * float(kappa.max())
                 curve.append(state.value)
             near = -slope <= 100 * self.gap * (state.value + self.smallest)
             if ease == 1 and (near or is_settled):

@@ -14,6 +14,7 @@ from skdeep.engine.networks import Network
 from skdeep.engine.shards import AnyRows
 from skdeep.engine.training import Progress
 from skdeep.fitting.calibrators import doubt
+from skdeep.fitting.exactly import solves
 from skdeep.fitting.fitted import able, needs_float64
 from skdeep.fitting.links import calibrate
 from skdeep.fitting.recipe import FoldModels, Member, Recipe, Stack, penalty_of, trained_on
@@ -90,6 +91,7 @@ def deal_beside(recipe: Recipe, problem: Problem, members: list[Member], seed: i
     leader = members[0].estimator
     watched = leader.early_stopping or leader.verbose or leader.callbacks
     hinges = recipe.solver in FULL_BATCH and not recipe.loss.twice_smooth
+    hinges = hinges and (recipe.solver == "exact" or solves(recipe, problem))
     small = problem.n_rows * recipe.n_outputs <= (_MANY_TERMS if recipe.loss.smooth else _FEW_TERMS)
     if len(members) > 1 or watched or not (hinges and small and _is_calibrated(leader)):
         return None

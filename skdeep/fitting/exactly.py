@@ -62,7 +62,12 @@ GAP = 0.01
 
 def has_exact_solver(recipe: Recipe, problem: Problem, network: Network) -> bool:
     """Tell whether a stack of smooth objectives can be trained here: linear models on the CPU, in float64."""
-    if not isinstance(network, Linear) or recipe.device.type != "cpu" or recipe.dtype is not torch.float64:
+    return isinstance(network, Linear) and solves(recipe, problem)
+
+
+def solves(recipe: Recipe, problem: Problem) -> bool:
+    """Tell whether linear models with a smooth objective are trained here."""
+    if recipe.device.type != "cpu" or recipe.dtype is not torch.float64:
         return False
     return fits_memory(problem) and is_known(recipe.loss) and takes_targets(problem, recipe.loss)
 
