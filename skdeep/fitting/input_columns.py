@@ -23,6 +23,9 @@ from skdeep.fitting.recipe import Member, column_statistics, rows_and_weights
 _ALL_BINS, _BIN_ROWS, _FEW_BINS = 256, 128, 8
 #: How large bins are at the start (see `Bins`): the less, the faster a column learns how much its own matter.
 _START, _FAST = 4.0, 15.0
+#: How large a column of zeros and ones is at least: as large as where both are as frequent. By how much, relative to
+#: its variance, its moments may be off.
+_INDICATOR, _ROUNDING = 0.5, 1e-5
 
 
 class _Bounds(NamedTuple):
@@ -167,15 +170,28 @@ def _means_and_scales(
     `trained` says which columns have weights that an earlier fit has trained.
     """
     indicators = [c.indicators(indicated) for c in statistics]
-    sizes, constant = sizes_of(statistics, centers)
+    sizes, constant = _sizes_of(statistics, centers)
     frame = problem.see(statistics[0], sizes[0], centers)
     factor, origin = (1.0, 0.0) if frame is None else (frame.factor, frame.origin)
-    sizes = np.hstack([sizes * factor, sizes_of(indicators, centers)[0]])
+    sizes = np.hstack([sizes * factor, _sizes_of(indicators, centers)[0]])
     sizes[:, problem.indicators] = 1.0
     mean = np.stack([np.append(c.mean * factor - origin, i.mean) for c, i in zip(statistics, indicators, strict=True)])
     # of what has never been seen to vary, nothing is known: weights that no row has trained must not act
     silent = np.hstack([constant & ~trained, np.array([i.deviation == 0 for i in indicators])])
     return mean, np.where(silent, 0.0, 1 / sizes), frame
+
+
+def _sizes_of(columns: list[Columns], centers: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Measure how large columns are, (K, d), and find those that say nothing; zeros and ones as if both were frequent.
+
+    A rare one, divided by its deviation, would be a large number in a few rows, which are then learnt by heart.
+    """
+    sizes, constant = sizes_of(columns, centers)
+    mean, deviation = (np.array([getattr(c, name) for c in columns]) for name in ("mean", "deviation"))
+    with np.errstate(over="ignore"):
+        variance = mean * (1 - mean)  # of zeros and ones, and by chance alone of others
+        are_indicators = np.abs(np.square(deviation) - variance) <= _ROUNDING * variance
+    return np.where(are_indicators, np.maximum(sizes, _INDICATOR), sizes), constant
 
 
 def _n_alike(*of_models: np.ndarray) -> int:
