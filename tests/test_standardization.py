@@ -14,7 +14,7 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MaxAbsScaler, StandardScaler
 
-from skdeep import MLPClassifierTorch, SoftmaxClassifier
+from skdeep import MLPClassifierTorch, MLPRegressorTorch, SoftmaxClassifier
 from skdeep.data.columns import Columns
 from skdeep.data.inputs import rows_of
 from skdeep.engine.input_layer import Standardization
@@ -243,6 +243,8 @@ def test_which_columns_are_indicators(dtype):
     expected = data.astype(np.float64).std(0)
     expected[[0, 1, 5]], expected[7] = 0.5, 1.0
     for columns in (whole, first.merged(rest)):
-        sizes, constant = input_columns._sizes_of([columns], True)
+        sizes, constant = input_columns._sizes_of(MLPClassifierTorch(), [columns], True)
         np.testing.assert_allclose(sizes[0], expected, rtol=1e-5)
         np.testing.assert_array_equal(constant[0], np.arange(9) == 7)
+        of_regressor, _ = input_columns._sizes_of(MLPRegressorTorch(), [columns], True)
+        np.testing.assert_allclose(of_regressor[0, 0], data[:, 0].astype(np.float64).std(), rtol=1e-5)
