@@ -88,13 +88,13 @@ def test_a_rare_level_is_worth_no_more_than_a_frequent_one():
     model = SoftmaxClassifier(tol=1e-10).fit(frame, Y)
     plain = SoftmaxClassifier(alpha=1 / N, tol=1e-10).fit(table, Y)
     np.testing.assert_allclose(model.coef_, plain.coef_, rtol=1e-6)
-    # a network's first layer has indicators as they are, and numbers by their deviation
+    # a network's first layer has levels as they are, numbers by their deviation, and a flag as if it were balanced
     mlp = MLPClassifierTorch((8,), column_learning_rate=0, **SHORT)
     problem = encode([mlp], FRAME, Y, None, going_on=False, incremental=False)
     problem = problem.placed(torch.device("cpu"), torch.float64)
     members = [Member(mlp, TrainingState(RandomSource(0)))]
     columns = standardization_for(mlp, problem, columns_for(mlp, problem, 0), members, False)
-    np.testing.assert_allclose(columns.scale.ravel(), [1 / SIZE.std(), 1 / (SIZE > 1).std(), *[1] * 6])
+    np.testing.assert_allclose(columns.scale.ravel(), [1 / SIZE.std(), 2.0, *[1] * 6])
 
 
 TABLES = {

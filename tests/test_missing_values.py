@@ -35,13 +35,13 @@ def mlp(**options):
 
 
 def prepared(data, weight=None):
-    """Standardised columns with zeros for what is missing, and standardised indicators."""
+    """Standardised columns with zeros for what is missing, and indicators, whose size is a half at least."""
     weight = np.ones(len(X)) if weight is None else weight
     known = ~np.isnan(X) * weight[:, None]
     mean = np.nansum(X * weight[:, None], 0) / known.sum(0)
     scale = np.sqrt(np.nansum((X - mean) ** 2 * weight[:, None], 0) / known.sum(0))
     share = (np.isnan(X) * weight[:, None]).sum(0)[INDICATED] / weight.sum()
-    indicators = (np.isnan(data)[:, INDICATED] - share) / np.sqrt(share * (1 - share))
+    indicators = (np.isnan(data)[:, INDICATED] - share) / np.maximum(np.sqrt(share * (1 - share)), 0.5)
     return np.hstack([np.nan_to_num((data - mean) / scale), indicators])
 
 

@@ -14,9 +14,11 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MaxAbsScaler, StandardScaler
 
-from skdeep import MLPClassifierTorch, SoftmaxClassifier
+from skdeep import MLPClassifierTorch, MLPRegressorTorch, SoftmaxClassifier
 from skdeep.data.columns import Columns
+from skdeep.data.inputs import rows_of
 from skdeep.engine.input_layer import Standardization
+from skdeep.fitting import input_columns
 from skdeep.model_selection.stacks import fit_stack
 
 X, Y = load_wine(return_X_y=True)  # columns of very different scales
@@ -207,3 +209,42 @@ def test_centres_of_their_own_in_a_scale_they_share():
     numbers = Standardization(center, scale, torch.empty(0, dtype=torch.int64))
     found, *_ = numbers.factors(rows, torch.zeros(2, 1, 2), torch.zeros(2, 1))
     np.testing.assert_array_equal(found, (rows - center) * 2)
+
+
+def _with_indicators(rare_of: float = 20.0) -> np.ndarray:
+    """Wine beside a rare indicator, a balanced one, and a rare value that is no indicator."""
+    rng = np.random.default_rng(0)
+    rare, balanced = rng.random(len(Y)) < 1 / rare_of, rng.permutation(len(Y)) % 2
+    return np.column_stack([X, rare, balanced, np.where(rare[::-1], 2.0, 1.0)])
+
+
+def test_rare_ones_count_as_frequent_ones_do():
+    """What is nearly always zero is no large number in a few rows; all else is as behind a scaler."""
+    data = _with_indicators()
+    scaler = StandardScaler().fit(data)
+    assert scaler.scale_[-3] < 0.3 and scaler.scale_[-2] == 0.5 and scaler.scale_[-1] < 0.3
+    scaler.scale_[-3] = 0.5
+    Z = scaler.transform(data)
+    model, scaled = mlp().fit(data, Y), mlp(standardize=False).fit(Z, Y)
+    np.testing.assert_allclose(model.decision_function(data), scaled.decision_function(Z), atol=1e-10)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_which_columns_are_indicators(dtype):
+    """Those of zeros and ones, by the moments of all parts that were seen, some of which have no one at all."""
+    rng = np.random.default_rng(0)
+    n = 300_000  # more than are measured in double precision
+    rare = np.arange(n) > n - 9
+    reals, counts, codes = rng.beta(0.01, 0.1, n), np.minimum(rng.poisson(0.01, n), 2), np.where(rare, 2.0, 1.0)
+    huge = rng.normal(size=n) * np.finfo(np.float32).max / 10
+    data = np.column_stack([rare, ~rare, reals, counts, codes, codes - 1, 0.1 * rare, np.ones(n), huge]).astype(dtype)
+    parts = [rows_of(part, torch.device("cpu"), torch.float64) for part in (data, data[:9], data[9:])]
+    whole, first, rest = (Columns.measure(part, None, None) for part in parts)
+    expected = data.astype(np.float64).std(0)
+    expected[[0, 1, 5]], expected[7] = 0.5, 1.0
+    for columns in (whole, first.merged(rest)):
+        sizes, constant = input_columns._sizes_of(MLPClassifierTorch(), [columns], True)
+        np.testing.assert_allclose(sizes[0], expected, rtol=1e-5)
+        np.testing.assert_array_equal(constant[0], np.arange(9) == 7)
+        of_regressor, _ = input_columns._sizes_of(MLPRegressorTorch(), [columns], True)
+        np.testing.assert_allclose(of_regressor[0, 0], data[:, 0].astype(np.float64).std(), rtol=1e-5)

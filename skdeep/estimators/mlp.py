@@ -304,14 +304,15 @@ class MLPClassifierTorch(PerceptronClassifier, SingleNet):
         of other widths stay as they are. None has no residual blocks.
     standardize : bool, default=True
         Whether to train in columns that are centred and scaled by their weighted means and standard deviations (sparse
-        ones: scaled by their largest magnitude), as if the classifier were behind a StandardScaler: the initial
-        weights and ``alpha`` belong to a first layer on such columns. ``coefs_[0]`` and ``intercepts_[0]`` refer to
-        the columns of X all the same. ``partial_fit`` goes by the statistics of all rows so far. With False, everything
-        refers to the columns as they are, as in MLPClassifier, and a warning names those that suit no step.
+        ones: scaled by their largest magnitude; of zeros and ones: by a half at least, so that a rare one is no large
+        number), as if the classifier were behind a StandardScaler: the initial weights and ``alpha`` belong to a first
+        layer on such columns. ``coefs_[0]`` and ``intercepts_[0]`` refer to the columns of X all the same.
+        ``partial_fit`` goes by the statistics of all rows so far. With False, everything refers to the columns as they
+        are, as in MLPClassifier, and a warning names those that suit no step.
 
         Dense X may have missing values (NaN). They count as the mean of their column, and each column in which ``fit``
         (or the first call of ``partial_fit``) meets some gets an indicator: a further column, 1 where the value is
-        missing and else 0, standardised like the others. Columns that have never had a value have no influence.
+        missing and else 0, scaled like others of zeros and ones. Columns that have never had a value have no influence.
         With ``standardize=False``, columns are centred where some values are missing, and not scaled; and a model that
         has met no missing value takes none later.
     column_learning_rate : float, default=3.0

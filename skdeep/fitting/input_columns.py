@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from scipy.sparse import issparse
+from sklearn.base import ClassifierMixin
 
 from skdeep.data.bins import bin_edges, bins_between_values
 from skdeep.data.columns import Columns, sizes_of
@@ -23,6 +24,9 @@ from skdeep.fitting.recipe import Member, column_statistics, rows_and_weights
 _ALL_BINS, _BIN_ROWS, _FEW_BINS = 256, 128, 8
 #: How large bins are at the start (see `Bins`): the less, the faster a column learns how much its own matter.
 _START, _FAST = 4.0, 15.0
+#: How large a column of zeros and ones is at least: as large as where both are as frequent. By how much, relative to
+#: its variance, its moments may be off.
+_INDICATOR, _ROUNDING = 0.5, 1e-5
 
 
 class _Bounds(NamedTuple):
@@ -133,7 +137,7 @@ def standardization_for(
         trained = np.zeros(columns.n_features, dtype=bool)
         if warm:
             trained = to_numpy(estimator.coefs_[0])[: columns.n_features].any(1)
-        mean, scale, frame = _means_and_scales(problem, statistics, indicated, centers, trained)
+        mean, scale, frame = _means_and_scales(estimator, problem, statistics, indicated, centers, trained)
         n_alike = _n_alike(mean, scale, *(part.reshape(len(mean), -1) for part in bins.values()))
     else:  # centred, so that a missing value is its mean; their scale is left as it is
         mean = np.stack([np.append(c.mean, np.zeros(len(indicated))) for c in statistics])
@@ -160,22 +164,43 @@ def _bins(
 
 
 def _means_and_scales(
-    problem: Problem, statistics: list[Columns], indicated: np.ndarray, centers: bool, trained: np.ndarray
+    estimator: Classifier,
+    problem: Problem,
+    statistics: list[Columns],
+    indicated: np.ndarray,
+    centers: bool,
+    trained: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray, Frame | None]:
     """Compute means and factors (K, d + i) of columns and of indicators, and the frame that they are seen in.
 
     `trained` says which columns have weights that an earlier fit has trained.
     """
     indicators = [c.indicators(indicated) for c in statistics]
-    sizes, constant = sizes_of(statistics, centers)
+    sizes, constant = _sizes_of(estimator, statistics, centers)
     frame = problem.see(statistics[0], sizes[0], centers)
     factor, origin = (1.0, 0.0) if frame is None else (frame.factor, frame.origin)
-    sizes = np.hstack([sizes * factor, sizes_of(indicators, centers)[0]])
+    sizes = np.hstack([sizes * factor, _sizes_of(estimator, indicators, centers)[0]])
     sizes[:, problem.indicators] = 1.0
     mean = np.stack([np.append(c.mean * factor - origin, i.mean) for c, i in zip(statistics, indicators, strict=True)])
     # of what has never been seen to vary, nothing is known: weights that no row has trained must not act
     silent = np.hstack([constant & ~trained, np.array([i.deviation == 0 for i in indicators])])
     return mean, np.where(silent, 0.0, 1 / sizes), frame
+
+
+def _sizes_of(estimator: Classifier, columns: list[Columns], centers: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Measure how large columns are, (K, d), and find those that say nothing.
+
+    Of classifiers, zeros and ones count as if both were frequent: a rare one, divided by its deviation, would be a
+    large number in a few rows, whose classes are then learnt by heart.
+    """
+    sizes, constant = sizes_of(columns, centers)
+    if not isinstance(estimator, ClassifierMixin):  # docs/decisions/categories.rst
+        return sizes, constant
+    mean, deviation = (np.array([getattr(c, name) for c in columns]) for name in ("mean", "deviation"))
+    with np.errstate(over="ignore"):
+        variance = mean * (1 - mean)  # of zeros and ones, and by chance alone of others
+        are_indicators = np.abs(np.square(deviation) - variance) <= _ROUNDING * variance
+    return np.where(are_indicators, np.maximum(sizes, _INDICATOR), sizes), constant
 
 
 def _n_alike(*of_models: np.ndarray) -> int:
