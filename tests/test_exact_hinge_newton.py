@@ -80,7 +80,7 @@ def test_terms_added_up_by_pairs_of_classes_give_the_same_direction(n, d, C, mon
     monkeypatch.setattr(hinge_newton, "_of_pairs", counted)
     found = hinge_newton.directions(rows, terms, bends, gradient, True)
     assert len(calls) == 2
-    monkeypatch.setattr(hinge_newton, "_DIRECT_PAIRS", 0)
+    monkeypatch.setattr(hinge_newton, "_FEW", C * (d + 1))
     known = hinge_newton.directions(rows, terms, bends, gradient, True)
     assert len(calls) == 2
     np.testing.assert_allclose(found, known, rtol=1e-9, atol=1e-12 * np.abs(known).max())

@@ -1,8 +1,11 @@
 """Squared hinges of rivals: optima by scipy, whatever the weights; and models of a stack as they are alone."""
 
+import warnings
+
 import numpy as np
 import pytest
 from scipy.optimize import minimize
+from sklearn.exceptions import ConvergenceWarning
 
 from skdeep import HingeClassifier
 from skdeep.exact import newton_rivals
@@ -52,7 +55,7 @@ def test_optima_are_those_of_scipy_in_stacks_and_alone(intercept, strength):
     if intercept:
         rho[:, -1] = 0
     rows, loss = Rows(Z), SquaredWestonWatkins(codes, C)
-    way = newton_rivals.directions_of(rows, loss, True)
+    way = newton_rivals.directions_of(rows, loss, rho, True)
     assert type(way) is newton_rivals.NewtonOfRivals
     begun = newton_rivals.start(way, rows, weight, rho, np.zeros((3, C, D)))
     found = descend(Stack(rows, loss, weight, rho, begun), way, np.full(3, 1e-9), 200)
@@ -77,18 +80,36 @@ def test_directions_are_newtons():
     np.testing.assert_allclose(of_rivals, known, atol=1e-6 * np.abs(known).max())
 
 
-def test_without_a_penalty_they_are_the_plain_ones():
-    Z, codes, weight = drawn(1)
-    rows, loss, rho = Rows(Z), SquaredWestonWatkins(codes, C), np.zeros((3, D))
-    stack = Stack(rows, loss, weight, rho, np.zeros((3, C, D)))
-    np.testing.assert_array_equal(newton_rivals.NewtonOfRivals(D, loss)(stack), Newton(D)(stack))
-
-
-def test_few_columns_and_columns_of_unlike_sizes_have_the_plain_ones():
+def test_few_columns_and_columns_without_a_penalty_have_the_plain_ones():
     Z, codes, _ = drawn(0)
-    loss = SquaredWestonWatkins(codes, C)
-    assert type(newton_rivals.directions_of(Rows(Z[:, :4]), loss, True)) is Newton
-    assert type(newton_rivals.directions_of(Rows(Z), loss, False)) is Newton
+    loss, rho = SquaredWestonWatkins(codes, C), np.ones((1, D))
+    assert type(newton_rivals.directions_of(Rows(Z[:, :4]), loss, rho[:, :4], True)) is Newton
+    rho[:, 1] = 0
+    assert type(newton_rivals.directions_of(Rows(Z), loss, rho, True)) is Newton
+
+
+def test_columns_of_unlike_sizes_are_no_obstacle():
+    Z, codes, weight = drawn(4)
+    size = 10 ** np.random.default_rng(0).uniform(-4, 4, D)
+    size[-1] = 1
+    rho, loss = np.r_[np.full(D - 1, 0.01), 0][None] * size**2, SquaredWestonWatkins(codes, C)
+    way = newton_rivals.directions_of(Rows(Z * size), loss, rho, False)
+    stack = Stack(Rows(Z * size), loss, weight[:1], rho, np.zeros((1, C, D)))
+    found = descend(stack, way, np.full(1, 1e-9), 200)
+    assert type(way) is newton_rivals.NewtonOfRivals
+    assert found.curve[0][-1] <= best(Z, codes, weight[0], rho[0] / size**2).fun * (1 + 1e-7)
+
+
+def test_more_classes_than_one_system_holds():
+    """L-BFGS ended at 44 times the optimum after all its iterations; of 40 classes, systems are of free terms."""
+    rng = np.random.default_rng(0)
+    y = np.r_[np.arange(40), rng.integers(0, 40, 110)]
+    X = rng.normal(size=(150, 30)) + 2 * rng.normal(size=(40, 30))[y]
+    model = HingeClassifier(alpha=1e-3, calibration=None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ConvergenceWarning)
+        model.fit(X, y)
+    assert model.solver_ == "lbfgs" and model.n_iter_ < 100
 
 
 def test_a_class_whose_scores_have_no_curvature_is_no_obstacle():

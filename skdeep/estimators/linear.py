@@ -56,8 +56,9 @@ _NO_STATE = TrainingState(RandomSource(0))
 #: Iterations that the exact solver takes about: Newton's, those of L-BFGS, and those without a preconditioner; and
 #: (C + 1) d up to which Newton's are the faster ones, at the default tolerance, with and without one.
 _NEWTON_STEPS, _LBFGS_STEPS, _PLAIN_STEPS, _NEWTON_SIZE, _PLAIN_NEWTON_SIZE = 10, 25, 100, 160, 320
-#: Share of rivals that are within their margins on the way to an optimum of squared hinges.
-_WITHIN = 0.3
+#: Share of rivals that are within their margins on the way to an optimum of squared hinges; and how often all rows are
+#: passed over, where systems are too large for all parameters.
+_WITHIN, _PRODUCTS = 0.3, 300
 #: Rows up to which a step's time is that of its calls.
 _FEW_ROWS = 1000
 #: How many times larger than what is predicted the products of coefficients with columns' means, or deviations, may be
@@ -191,15 +192,16 @@ class LinearModel(SparseCoefMixin, BaseTorchEstimator):
         # scores that no second derivative couples are systems of their own
         n_pairs, system = (c * (c + 1) // 2, c * (d + 1)) if loss.target == "codes" else (c, d + 1)
         of_pieces = not loss.twice_smooth
+        of_rivals = of_pieces and loss.target == "codes"
         if of_pieces and problem.density < FILLED:  # by products with the rows
             exact = _PLAIN_STEPS * n * 4 * c * d * problem.density
         elif (newton_params is None or of_pieces) and system <= Newton.max_params:
-            per_row = _WITHIN * (c - 1) if of_pieces and loss.target == "codes" else n_pairs
+            per_row = _WITHIN * (c - 1) if of_rivals else n_pairs
             exact = _NEWTON_STEPS * (2 * per_row * products + system**3 / 3)
         elif self._has_preconditioner(loss):
             exact = _LBFGS_STEPS * n * 4 * c * d * problem.density + c * products
         else:
-            exact = _PLAIN_STEPS * n * 4 * c * d * problem.density
+            exact = (_PRODUCTS if of_rivals else _PLAIN_STEPS) * n * 4 * c * d * problem.density
         exact += n * n * problem.source.shape[1] if d < problem.source.shape[1] else 0
         if exact <= STEPS * _STEP_OVERHEAD:
             return True

@@ -18,9 +18,9 @@ from skdeep.exact.hinge_terms import Terms, WestonWatkins
 from skdeep.exact.newton_cg import conjugate_gradients
 from skdeep.exact.rows import Rows, SparseRows
 
-#: Largest systems that are solved without iterations: of free terms or parameters, and of parameters by pairs of
-#: classes; those from which single precision is twice as fast; and those of parameters that take one call.
-_DIRECT, _DIRECT_PAIRS, _MANY, _FEW = 600, 1024, 200, 64
+#: Largest systems, of free terms or parameters, that are solved without iterations; those from which single precision
+#: is twice as fast; and those of parameters that take one call.
+_DIRECT, _MANY, _FEW = 1024, 200, 64
 #: Most values of rows that are made dense, and columns of the systems that precondition.
 _MAX_VALUES, _MAX_COLUMNS = 2**23, 300
 #: Share of the residual that conjugate gradients may leave, and most of their steps.
@@ -43,8 +43,8 @@ def directions(rows: Rows, terms: Terms, bends: Bends, gradient: np.ndarray, int
     index = bends.free.nonzero()
     ends = index[0].searchsorted(np.arange(K + 1)).tolist()
     counts = [after - before for before, after in pairwise(ends)]
-    dense, has_pairs = not isinstance(rows, SparseRows), type(terms) is WestonWatkins and _FEW < C * D <= _DIRECT_PAIRS
-    paired = [has_pairs and dense and count > min(C * D, _DIRECT) for count in counts]
+    has_pairs = type(terms) is WestonWatkins and not isinstance(rows, SparseRows) and _FEW < C * D <= _DIRECT
+    paired = [has_pairs and count > C * D for count in counts]
     large = [min(count, C * D) > _DIRECT or count * rows.n_values > _MAX_VALUES * rows.shape[0] for count in counts]
     apart = [any(pair) for pair in zip(large, paired, strict=True)]
     if not all(apart):

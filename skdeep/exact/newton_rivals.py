@@ -21,11 +21,17 @@ _FEW_COLUMNS = 16
 _TINY = 1e-10
 
 
-def directions_of(rows: Rows, loss: RowLoss, alike: bool) -> Newton:
+def suits(rows: Rows, loss: RowLoss, rho: np.ndarray) -> bool:
+    """Tell whether a problem's directions can be made here: a penalty holds all columns but the last."""
+    return type(rows) is Rows and isinstance(loss, SquaredWestonWatkins) and bool(rho[:, :-1].all())
+
+
+def directions_of(rows: Rows, loss: RowLoss, rho: np.ndarray, alike: bool) -> Newton:
     """Make the directions that are cheapest; `Newton`'s are where products of all columns are kept."""
     C, D = loss.n_scores, rows.shape[1]
     few = C * D <= SMALL_SYSTEM and D <= _FEW_COLUMNS and rows.keeps_products(C * (C + 1) // 2)
-    if alike and not few and type(rows) is Rows and isinstance(loss, SquaredWestonWatkins):
+    if suits(rows, loss, rho) and not few:
+        assert isinstance(loss, SquaredWestonWatkins)
         return NewtonOfRivals(D, loss)
     return Newton(D, alike)
 
@@ -39,7 +45,7 @@ def start(way: Directions, rows: Rows, weight: np.ndarray, rho: np.ndarray, para
 
 
 class NewtonOfRivals(Newton):
-    """Newton directions of models whose columns are of the same size; without a penalty on these, `Newton`'s."""
+    """Newton directions of models whose columns all have a penalty, but for the last."""
 
     def __init__(self, n_columns: int, loss: SquaredWestonWatkins):
         super().__init__(n_columns)
@@ -49,7 +55,7 @@ class NewtonOfRivals(Newton):
         """Compute the directions (K, C, D)."""
         K, C, _ = stack.params.shape
         is_free = stack.rho[:, -1] == 0
-        if not stack.all_but_last or is_free.any() != is_free.all():
+        if is_free.any() != is_free.all():
             return super().__call__(stack)
         assert isinstance(stack.loss, SquaredWestonWatkins)
         scale = np.broadcast_to(2 * stack.weight, (K, stack.weight.shape[1]))

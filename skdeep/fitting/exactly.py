@@ -235,6 +235,7 @@ def _descend(recipe: Recipe, arrays: Arrays, loss: RowLoss, max_iter: int) -> So
     system = n_columns * (1 if loss.separable else n_scores)
     # Newton's where these are cheap, or wanted, or all that knows of the curvature
     newton = system <= _MAX_SYSTEM and (loss.piecewise or recipe.newton_params is None)
+    newton = newton or newton_rivals.suits(rows, loss, rho)
 
     by_products = loss.piecewise and isinstance(rows, SparseRows)
     if by_products and newton:  # conjugate gradients end too soon, or never, where little holds parameters
@@ -243,7 +244,7 @@ def _descend(recipe: Recipe, arrays: Arrays, loss: RowLoss, max_iter: int) -> So
     def directions(group: np.ndarray) -> descent.Directions:
         if by_products:
             return NewtonCG()
-        return newton_rivals.directions_of(rows, loss, arrays.alike) if newton else LBFGS(group)
+        return newton_rivals.directions_of(rows, loss, rho, arrays.alike) if newton else LBFGS(group)
 
     way = directions(np.arange(len(params)))
     batches = in_batches(np.arange(len(params)), rows, loss, way)
