@@ -17,7 +17,8 @@ from skdeep.exact.rows import Rows
 
 #: Columns of which products are kept at little cost.
 _FEW_COLUMNS = 16
-#: What stands for the penalty of intercepts that have none: scores of a class may have no curvature, nor a gradient.
+#: What stands for the penalty of intercepts that have none: scores of a class may have no curvature, nor a gradient;
+#: and the weakest penalty of columns, of mean squares of about one, that systems of terms or parameters bear.
 _TINY = 1e-10
 
 
@@ -39,7 +40,7 @@ def start(way: Directions, rows: Rows, weight: np.ndarray, rho: np.ndarray, para
 
 
 class NewtonOfRivals(Newton):
-    """Newton directions of models whose columns are of the same size; without a penalty on these, `Newton`'s."""
+    """Newton directions of models whose columns are of the same size; of a penalty next to none, `Newton`'s."""
 
     def __init__(self, n_columns: int, loss: SquaredWestonWatkins):
         super().__init__(n_columns)
@@ -49,7 +50,7 @@ class NewtonOfRivals(Newton):
         """Compute the directions (K, C, D)."""
         K, C, _ = stack.params.shape
         is_free = stack.rho[:, -1] == 0
-        if not stack.all_but_last or is_free.any() != is_free.all():
+        if (stack.rho[:, :-1] < _TINY).any() or is_free.any() != is_free.all():
             return super().__call__(stack)
         assert isinstance(stack.loss, SquaredWestonWatkins)
         scale = np.broadcast_to(2 * stack.weight, (K, stack.weight.shape[1]))
