@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-from skdeep import HingeClassifier
+from skdeep import LBFGS, HingeClassifier
 from skdeep.exact import newton_rivals
 from skdeep.exact.descent import Stack, descend
 from skdeep.exact.losses import SquaredWestonWatkins
@@ -125,3 +125,12 @@ def test_a_penalty_next_to_none_in_large_columns_is_no_obstacle(alpha):
     for intercept in (True, False):
         clf = HingeClassifier(alpha=alpha, fit_intercept=intercept, calibration=None, solver="lbfgs", random_state=0)
         assert clf.fit(1e5 * X, y).loss_curve_[-1] < 1e-12
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_folds_in_the_stack_lift_no_limit_on_evaluations():
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 8, 100)
+    X = rng.normal(size=(100, 25)) + 0.5 * np.eye(8)[y] @ rng.normal(size=(8, 25))
+    clf = HingeClassifier(alpha=1e-6, solver=LBFGS(max_fun=60), random_state=0).fit(X, y)
+    assert clf.n_iter_ <= 60
