@@ -29,7 +29,7 @@ plt.style.use("petroff10")
 X, y = make_classification(10_000, n_features=100, n_informative=20, flip_y=0.1, random_state=0)
 X_train, X_test, y_train, y_test = train_test_split(X, y, train_size=400, stratify=y, random_state=0)
 
-raw = HingeClassifier(calibration=None, random_state=0).fit(X_train, y_train)
+raw = HingeClassifier("hinge", calibration=None, random_state=0).fit(X_train, y_train)
 print(f"accuracy: {raw.score(X_train, y_train):.3f} in training, {raw.score(X_test, y_test):.3f} on new data")
 assert not hasattr(raw, "predict_proba")
 score = raw.decision_function(X_test)
@@ -48,7 +48,7 @@ probabilities = {
     "temperature, on out-of-fold scores": None,
 }
 for label, calibration in (("Platt", "sigmoid"), ("temperature", "temperature")):
-    svm = HingeClassifier(calibration=calibration, random_state=0).fit(X_train, y_train)
+    svm = HingeClassifier("hinge", calibration=calibration, random_state=0).fit(X_train, y_train)
     probabilities[f"{label}, on out-of-fold scores"] = svm.predict_proba(X_test)[:, 1]
 
 

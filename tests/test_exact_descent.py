@@ -246,7 +246,7 @@ def test_a_path_is_the_models_alone():
     loss = PAIRS["softmax"][0]
     start, kind = np.zeros((8, C, D)), np.zeros(8, dtype=int)
     for direction in (lambda kind: LBFGS(kind), lambda kind: Newton(D)):
-        found = follow(Rows(Z), loss, weight, rho, start, kind, direction, (np.full(8, 1e-8), 500))
+        found = follow(Rows(Z), loss, weight, rho, start, kind, direction, (np.full(8, 1e-8), 500, np.inf))
         for k in range(8):
             best = optimum(loss, weight[k], rho[k])
             assert abs(found.curve[k][-1] - best.fun) < 1e-10

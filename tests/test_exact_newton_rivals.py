@@ -7,7 +7,7 @@ import pytest
 from scipy.optimize import minimize
 from sklearn.exceptions import ConvergenceWarning
 
-from skdeep import HingeClassifier
+from skdeep import LBFGS, HingeClassifier
 from skdeep.exact import newton_rivals
 from skdeep.exact.descent import Stack, descend
 from skdeep.exact.losses import SquaredWestonWatkins
@@ -135,3 +135,23 @@ def test_folds_of_a_calibration_are_the_models_alone(monkeypatch):
     assert together.solver_ == alone.solver_ == "lbfgs"
     np.testing.assert_allclose(together.coef_, alone.coef_, atol=1e-6)
     np.testing.assert_allclose(together.temperature_, alone.temperature_, rtol=1e-6)
+
+
+@pytest.mark.parametrize("alpha", [1e-4, 1e-6, 1e-8])
+def test_a_penalty_next_to_none_in_large_columns_is_no_obstacle(alpha):
+    """Training ended at its second step, at half the loss of the start, where the rows can be told apart."""
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 8, 100)
+    X = rng.normal(size=(100, 25)) + 0.5 * np.eye(8)[y] @ rng.normal(size=(8, 25))
+    for intercept in (True, False):
+        clf = HingeClassifier(alpha=alpha, fit_intercept=intercept, calibration=None, solver="lbfgs", random_state=0)
+        assert clf.fit(1e5 * X, y).loss_curve_[-1] < 1e-12
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_folds_in_the_stack_lift_no_limit_on_evaluations():
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 8, 100)
+    X = rng.normal(size=(100, 25)) + 0.5 * np.eye(8)[y] @ rng.normal(size=(8, 25))
+    clf = HingeClassifier(alpha=1e-6, solver=LBFGS(max_fun=60), random_state=0).fit(X, y)
+    assert clf.n_iter_ <= 60

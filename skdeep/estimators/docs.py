@@ -17,8 +17,8 @@ alpha : float or "auto", default="auto"
     In sparse ones, a column that is zero in most rows is to be worth no more than others: there :math:`\\sigma` is that
     of its values, :math:`\\sigma_j / \\sqrt{p_j}` of a share :math:`p_j` that is not zero; and as differences in scale
     are information (tf-idf), it is the geometric mean of all columns, each counted :math:`p_j (1 - p_j)` times, within
-    a factor of :math:`3^{1 - p_j}` of its own. In ``partial_fit``, the sums run over all rows so far. For plain hinges
-    it is five times as much, as with less their optimum predicts worse.
+    a factor of :math:`3^{1 - p_j}` of its own. In ``partial_fit``, the sums run over all rows so far. For hinges it
+    is five times as much, as with less their optimum predicts worse.
 """
 
 RIDGE_ALPHA = """\

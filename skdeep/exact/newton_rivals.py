@@ -17,13 +17,20 @@ from skdeep.exact.rows import Rows
 
 #: Columns of which products are kept at little cost.
 _FEW_COLUMNS = 16
-#: What stands for the penalty of intercepts that have none: scores of a class may have no curvature, nor a gradient.
+#: What stands for the penalty of intercepts that have none: scores of a class may have no curvature, nor a gradient;
+#: and the weakest penalty of columns, of mean squares of about one, that systems of terms or parameters bear.
 _TINY = 1e-10
 
 
 def suits(rows: Rows, loss: RowLoss, rho: np.ndarray) -> bool:
-    """Tell whether a problem's directions can be made here: a penalty holds all columns but the last."""
-    return type(rows) is Rows and isinstance(loss, SquaredWestonWatkins) and bool(rho[:, :-1].all())
+    """Tell whether a problem's directions can be made here: a penalty holds all columns but the last, or this one too.
+
+    Systems of free terms divide by it.
+    """
+    if type(rows) is not Rows or not isinstance(loss, SquaredWestonWatkins):
+        return False
+    is_free = rho[:, -1] == 0
+    return bool((rho[:, :-1] >= _TINY).all()) and is_free.any() == is_free.all()
 
 
 def directions_of(rows: Rows, loss: RowLoss, rho: np.ndarray, alike: bool) -> Newton:
@@ -54,13 +61,10 @@ class NewtonOfRivals(Newton):
     def __call__(self, stack: Stack) -> np.ndarray:
         """Compute the directions (K, C, D)."""
         K, C, _ = stack.params.shape
-        is_free = stack.rho[:, -1] == 0
-        if is_free.any() != is_free.all():
-            return super().__call__(stack)
         assert isinstance(stack.loss, SquaredWestonWatkins)
         scale = np.broadcast_to(2 * stack.weight, (K, stack.weight.shape[1]))
         free = stack.loss.is_within(stack.scores) & (scale > 0)[:, None]
         factor = np.repeat(np.where(stack.rho > 0, stack.rho, _TINY)[:, None], C, 1)
         bends = Bends(free, None, scale, factor)
-        found = directions(stack.rows, self.terms, bends, stack.gradient, bool(is_free.all()))
+        found = directions(stack.rows, self.terms, bends, stack.gradient, not stack.rho[:, -1].all())
         return self.lengthened(found, stack)

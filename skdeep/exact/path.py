@@ -58,14 +58,14 @@ def follow(
     start: np.ndarray,
     kind: np.ndarray,
     directions: Callable[[np.ndarray], Directions],
-    limits: tuple[np.ndarray, int],
+    limits: tuple[np.ndarray, int, float],
 ) -> Solution:
     """Minimise objectives that differ in weights and penalties, from a `start` (K, C, D); see `skdeep.exact.descent`.
 
     Models of one `kind` (K,) differ in these alone. ``directions(kind)`` makes the directions of models of some kinds,
-    whose penalties are about the same. The `limits` are tolerances (K,), and the most iterations.
+    whose penalties are about the same. The `limits` are tolerances (K,), and the most iterations and evaluations.
     """
-    tol, max_iter = limits
+    tol, max_iter, max_fun = limits
     params, strength = start.copy(), rho.max(1)
     found = Solution.begun(params)
     rows_of = [one.tobytes() for one in weight] * (1 if len(weight) > 1 else len(rho))
@@ -83,7 +83,7 @@ def follow(
         stacks = [Stack(rows, own_loss, own, rho[models], start) for start in starts]
         stack = stacks[-1] if all((stacks[-1].value <= other.value).all() for other in stacks) else stacks[0]
         way = way.again(kind[models])
-        solution = descend(stack, way, (way.nearer if len(each) > 1 else 1.0) * tol[models], max_iter)
+        solution = descend(stack, way, (way.nearer if len(each) > 1 else 1.0) * tol[models], max_iter, max_fun)
         if solution.interrupted:
             raise KeyboardInterrupt
         found.put(models, solution)

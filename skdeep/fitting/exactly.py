@@ -256,7 +256,7 @@ def _descend(recipe: Recipe, arrays: Arrays, loss: RowLoss, max_iter: int) -> So
         if not newton and len(weight) > 1:
             squares = rows.diagonal(weight)
             kind += n_alike * np.where(near(squares, squares[kind]), 0, normal.distinct(weight)[1])
-        solution = follow(rows, loss, weight, rho, params, kind, directions, (tol, max_iter))
+        solution = follow(rows, loss, weight, rho, params, kind, directions, (tol, max_iter, max_fun))
     else:
         parts = []
         for models in batches:
