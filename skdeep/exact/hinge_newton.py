@@ -43,9 +43,10 @@ def directions(rows: Rows, terms: Terms, bends: Bends, gradient: np.ndarray, int
     index = bends.free.nonzero()
     ends = index[0].searchsorted(np.arange(K + 1)).tolist()
     counts = [after - before for before, after in pairwise(ends)]
-    has_pairs = type(terms) is WestonWatkins and not isinstance(rows, SparseRows) and _FEW < C * D <= _DIRECT
-    paired = [has_pairs and count > C * D for count in counts]
-    large = [min(count, C * D) > _DIRECT or count * rows.n_values > _MAX_VALUES * rows.shape[0] for count in counts]
+    has_pairs = type(terms) is WestonWatkins and not isinstance(rows, SparseRows) and C * D <= _DIRECT
+    many = [count * rows.n_values > _MAX_VALUES * rows.shape[0] for count in counts]
+    paired = [has_pairs and count > C * D and (C * D > _FEW or much) for count, much in zip(counts, many, strict=True)]
+    large = [min(count, C * D) > _DIRECT or much for count, much in zip(counts, many, strict=True)]
     apart = [any(pair) for pair in zip(large, paired, strict=True)]
     if not all(apart):
         if any(apart):
