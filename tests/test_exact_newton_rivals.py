@@ -55,8 +55,8 @@ def test_optima_are_those_of_scipy_in_stacks_and_alone(intercept, strength):
     if intercept:
         rho[:, -1] = 0
     rows, loss = Rows(Z), SquaredWestonWatkins(codes, C)
-    way = newton_rivals.directions_of(rows, loss, rho, True)
-    assert type(way) is newton_rivals.NewtonOfRivals
+    assert newton_rivals.suits(rows, loss, rho)
+    way = newton_rivals.NewtonOfRivals(D, loss)
     begun = newton_rivals.start(way, rows, weight, rho, np.zeros((3, C, D)))
     found = descend(Stack(rows, loss, weight, rho, begun), way, np.full(3, 1e-9), 200)
     for k in range(3):
@@ -83,9 +83,10 @@ def test_directions_are_newtons():
 def test_few_columns_and_columns_without_a_penalty_have_the_plain_ones():
     Z, codes, _ = drawn(0)
     loss, rho = SquaredWestonWatkins(codes, C), np.ones((1, D))
-    assert type(newton_rivals.directions_of(Rows(Z[:, :4]), loss, rho[:, :4], True)) is Newton
+    assert newton_rivals.suits(Rows(Z), loss, rho)
+    assert not newton_rivals.suits(Rows(Z[:, :4]), loss, rho[:, :4])
     rho[:, 1] = 0
-    assert type(newton_rivals.directions_of(Rows(Z), loss, rho, True)) is Newton
+    assert not newton_rivals.suits(Rows(Z), loss, rho)
 
 
 def test_columns_of_unlike_sizes_are_no_obstacle():
@@ -93,10 +94,10 @@ def test_columns_of_unlike_sizes_are_no_obstacle():
     size = 10 ** np.random.default_rng(0).uniform(-4, 4, D)
     size[-1] = 1
     rho, loss = np.r_[np.full(D - 1, 0.01), 0][None] * size**2, SquaredWestonWatkins(codes, C)
-    way = newton_rivals.directions_of(Rows(Z * size), loss, rho, False)
+    way = newton_rivals.NewtonOfRivals(D, loss)
     stack = Stack(Rows(Z * size), loss, weight[:1], rho, np.zeros((1, C, D)))
     found = descend(stack, way, np.full(1, 1e-9), 200)
-    assert type(way) is newton_rivals.NewtonOfRivals
+    assert newton_rivals.suits(Rows(Z * size), loss, rho)
     assert found.curve[0][-1] <= best(Z, codes, weight[0], rho[0] / size**2).fun * (1 + 1e-7)
 
 

@@ -259,12 +259,12 @@ intercept_ : ndarray of shape (1,) or (n_classes,)
 
 LINEAR_SOLVERS = """
 solver : {"auto", "exact", "lbfgs", "sgd", "adam", "adamw"}, or an object, default="auto"
-    "lbfgs": full batches in float64 for smooth objectives, with Newton steps up to 1024 weights and L-BFGS beyond; with
-    ``tol=1e-8`` it ends at the optimum up to rounding. "exact": the optimum of objectives with kinks (hinges, L1 and
-    elastic net), on the CPU, to a relative duality gap of ``tol / 100``. "sgd", "adam", "adamw": mini-batches, with
-    momentum, by Adam, and by Adam with decoupled weight decay. "auto" is "lbfgs" or "exact"
-    where that is no more work than 1500 mini-batch steps, else "sgd": so it is on larger data, without a penalty for
-    the hinges, in ``partial_fit`` and with skorch's callbacks. ``solver_`` tells which it was.
+    "lbfgs": full batches in float64 for smooth objectives, with Newton steps up to 1024 weights (of squared hinges of
+    several classes, of any number) and L-BFGS beyond; with ``tol=1e-8`` it ends at the optimum up to rounding. "exact":
+    the optimum of objectives with kinks (hinges, L1 and elastic net), on the CPU, to a relative duality gap of ``tol /
+    100``. "sgd", "adam", "adamw": mini-batches, with momentum, by Adam, and by Adam with decoupled weight decay. "auto"
+    is "lbfgs" or "exact" where that is no more work than 1500 mini-batch steps, else "sgd": so it is on larger data,
+    without a penalty for the hinges, in ``partial_fit`` and with skorch's callbacks. ``solver_`` tells which it was.
 
     A name stands for the solver with its default settings. An object (`SGD`, `Adam`, `AdamW`, `LBFGS`) has settings of
     its own: learning rate, momentum,

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from skdeep.exact.descent import dot
 from skdeep.exact.hinge_newton import Bends, directions
 from skdeep.exact.hinge_terms import Terms
 from skdeep.exact.rows import Rows
@@ -106,7 +107,7 @@ class Problem:
         if not self.all_penalised:  # as far as parameters may be from the optimum's
             reach = np.maximum(np.abs(params).max((1, 2), initial=1.0), 1.0)
             stationary += reach * np.vecdot(np.abs(gradient).sum(1), ~self.penalised)
-        return _At(data + 0.5 * _dot(penalty, params), against - _dot(pull, margin), stationary, gradient, penalty)
+        return _At(data + 0.5 * dot(penalty, params), against - dot(pull, margin), stationary, gradient, penalty)
 
     def certify(self, params: np.ndarray, dual: np.ndarray, goal: np.ndarray, curve: list[list[float]]) -> Solution:
         """Compute the gaps of parameters, for duals that make a lower bound."""
@@ -140,11 +141,6 @@ class _At:
     stationary: np.ndarray
     gradient: np.ndarray
     penalty: np.ndarray
-
-
-def _dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Compute a product for each model."""
-    return np.vecdot(a.reshape(len(a), -1), b.reshape(len(b), -1))
 
 
 class _Root:
@@ -329,13 +325,13 @@ class Descent:
         problem = self.problem
         change = problem.terms.changes(problem.rows.scores(step))
         weighted = change * problem.weight[:, None]
-        first = _dot(step, at.gradient).tolist()
-        linear, square = _dot(step, at.penalty), _dot(step, problem.rho[:, None] * step)
+        first = dot(step, at.gradient).tolist()
+        linear, square = dot(step, at.penalty), dot(step, problem.rho[:, None] * step)
         close = [_FLAT * abs(slope) + 1e-16 * primal for slope, primal in zip(first, at.primal.tolist(), strict=True)]
         roots, t = [_Root(slope) for slope in first], np.ones(len(first))
         for _ in range(_MAX_TRIALS):
             slope = self.project(t[:, None, None] * change)
-            derivative = (linear + t * square + _dot(slope, weighted)).tolist()
+            derivative = (linear + t * square + dot(slope, weighted)).tolist()
             open_ = [k for k, value in enumerate(derivative) if not abs(value) <= close[k]]
             if not open_:
                 break

@@ -28,7 +28,7 @@ from skdeep.exact.rows import Rows, SparseRows
 #: with the rows for a direction, and most directions of least squares.
 _LEFT, _LEFT_OF_SQUARES, _MAX_PRODUCTS, _MAX_STEPS = 0.1, 1e-4, 1000, 2
 #: How many times as many columns as rows are many more; and a weak penalty's curvature, as a part of the rows'.
-_WIDE, _WEAK = 2, 1e-7
+_WIDE, WEAK = 2, 1e-7
 #: Curvature that is added to each column's own, as a part of the largest: columns may have none.
 _LEAST = 1e-12
 #: Most scores of models that take steps at a time.
@@ -53,7 +53,7 @@ def ridge(rows: Rows, loss: SquaredLoss, weight: np.ndarray, rho: np.ndarray, to
     if not rho.any(2).all():
         return None
     weight, found, left = np.broadcast_to(weight, (K, n)), Solution.begun(np.zeros((K * C, 1, D))), np.arange(K * C)
-    ways = np.repeat((D > _WIDE * n) | (rho.max((1, 2)) < _WEAK * rows.average_squares.max()), C)
+    ways = np.repeat((D > _WIDE * n) | (rho.max((1, 2)) < WEAK * rows.average_squares.max()), C)
     for alike in (ways, ~ways):
         for models in in_batches(np.arange(len(left)), rows, loss.one(0), NewtonCG()):
             k, c = np.divmod(some := left[models], C)  # a column of scores each

@@ -23,24 +23,15 @@ _TINY = 1e-10
 
 
 def suits(rows: Rows, loss: RowLoss, rho: np.ndarray) -> bool:
-    """Tell whether a problem's directions can be made here: a penalty holds all columns but the last, or this one too.
+    """Tell whether these are the cheapest directions: `Newton`'s are where products of all columns are kept.
 
-    Systems of free terms divide by it.
+    A penalty is to hold all columns but the last, or this one too: systems of free terms divide by it.
     """
     if type(rows) is not Rows or not isinstance(loss, SquaredWestonWatkins):
         return False
-    is_free = rho[:, -1] == 0
-    return bool((rho[:, :-1] >= _TINY).all()) and is_free.any() == is_free.all()
-
-
-def directions_of(rows: Rows, loss: RowLoss, rho: np.ndarray, alike: bool) -> Newton:
-    """Make the directions that are cheapest; `Newton`'s are where products of all columns are kept."""
-    C, D = loss.n_scores, rows.shape[1]
+    (C, D), is_free = (loss.n_scores, rows.shape[1]), rho[:, -1] == 0
     few = C * D <= SMALL_SYSTEM and D <= _FEW_COLUMNS and rows.keeps_products(C * (C + 1) // 2)
-    if suits(rows, loss, rho) and not few:
-        assert isinstance(loss, SquaredWestonWatkins)
-        return NewtonOfRivals(D, loss)
-    return Newton(D, alike)
+    return not few and bool((rho[:, :-1] >= _TINY).all()) and is_free.any() == is_free.all()
 
 
 def start(way: Directions, rows: Rows, weight: np.ndarray, rho: np.ndarray, params: np.ndarray) -> np.ndarray:
@@ -54,7 +45,8 @@ def start(way: Directions, rows: Rows, weight: np.ndarray, rho: np.ndarray, para
 class NewtonOfRivals(Newton):
     """Newton directions of models whose columns all have a penalty, but for the last."""
 
-    def __init__(self, n_columns: int, loss: SquaredWestonWatkins):
+    def __init__(self, n_columns: int, loss: RowLoss):
+        assert isinstance(loss, SquaredWestonWatkins)
         super().__init__(n_columns)
         self.terms = WestonWatkins(loss.codes, loss.n_scores)
 

@@ -90,8 +90,8 @@ def deal_beside(recipe: Recipe, problem: Problem, members: list[Member], seed: i
     """
     leader = members[0].estimator
     watched = leader.early_stopping or leader.verbose or leader.callbacks
-    hinges = recipe.solver in FULL_BATCH and not recipe.loss.twice_smooth
-    hinges = hinges and (recipe.solver == "exact" or solves(recipe, problem))
+    exact = recipe.solver == "exact" or (recipe.solver in FULL_BATCH and solves(recipe, problem))
+    hinges = exact and not recipe.loss.twice_smooth
     small = problem.n_rows * recipe.n_outputs <= (_MANY_TERMS if recipe.loss.smooth else _FEW_TERMS)
     if len(members) > 1 or watched or not (hinges and small and _is_calibrated(leader)):
         return None

@@ -31,7 +31,9 @@ from skdeep.exact import (
 from skdeep.exact.descent import Solution
 from skdeep.exact.lbfgs import LBFGS, near
 from skdeep.exact.losses import OfColumns, RowLoss, SquaredHinges, SquaredLoss
-from skdeep.exact.newton_cg import NewtonCG
+from skdeep.exact.newton import Newton
+from skdeep.exact.newton_cg import WEAK, NewtonCG
+from skdeep.exact.newton_rivals import NewtonOfRivals
 from skdeep.exact.path import follow, in_batches
 from skdeep.exact.row_space import has_free_column
 from skdeep.exact.rows import Rows, SparseRows
@@ -48,8 +50,6 @@ _MAX_VALUES = 2**25
 _MAX_SYSTEM = 1024
 #: Most unknowns of losses with kinks, where they are one system.
 _MAX_SYSTEM_OF_KINKS = 4096
-#: Penalties, as a part of their columns' mean squares, that are too weak for conjugate gradients.
-_WEAK = 1e-7
 #: Iterations, or evaluations, that are enough to come to an optimum from anywhere: with fewer, a model may end before.
 _ENOUGH = 50
 #: Gradients of least squares in closed form, in the unit of `small_enough`.
@@ -234,17 +234,19 @@ def _descend(recipe: Recipe, arrays: Arrays, loss: RowLoss, max_iter: int) -> So
         params = huber.starts(rows, loss, weight, rho, params)
     system = n_columns * (1 if loss.separable else n_scores)
     # Newton's where these are cheap, or wanted, or all that knows of the curvature
-    newton = system <= _MAX_SYSTEM and (loss.piecewise or recipe.newton_params is None)
-    newton = newton or newton_rivals.suits(rows, loss, rho)
+    has_rivals = newton_rivals.suits(rows, loss, rho)
+    newton = has_rivals or (system <= _MAX_SYSTEM and (loss.piecewise or recipe.newton_params is None))
 
     by_products = loss.piecewise and isinstance(rows, SparseRows)
     if by_products and newton:  # conjugate gradients end too soon, or never, where little holds parameters
-        by_products = not ((rho > 0) & (rho < _WEAK * rows.diagonal(weight))).any()
+        by_products = not ((rho > 0) & (rho < WEAK * rows.diagonal(weight))).any()
 
     def directions(group: np.ndarray) -> descent.Directions:
         if by_products:
             return NewtonCG()
-        return newton_rivals.directions_of(rows, loss, rho, arrays.alike) if newton else LBFGS(group)
+        if has_rivals:
+            return NewtonOfRivals(n_columns, loss)
+        return Newton(n_columns, arrays.alike) if newton else LBFGS(group)
 
     way = directions(np.arange(len(params)))
     batches = in_batches(np.arange(len(params)), rows, loss, way)
