@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.sparse import issparse
+from scipy import sparse
 
 from skdeep.data.columns import Columns, sizes_of
 from skdeep.data.problem import Problem
@@ -21,6 +21,9 @@ _NOTHING, _FLAT = 1e-16, 1e-4
 _LARGE = 10.0
 #: Factor by which values of sparse columns may differ from those of others and still be of one kind with them.
 _ONE_KIND = 3.0
+#: Share of rows with a value up to which a column's variance is no small difference of squares; and numbers of a model
+#: and a column that are computed at once.
+_FULL, _FEW_VALUES = 0.5, 2**18
 
 
 def change_of_variables(
@@ -43,15 +46,15 @@ def change_of_variables(
     dense columns are centred. In an `exact`, closed form, all columns have one factor, and only their penalty has a
     unit.
     """
-    sparse = issparse(problem.source)
-    centered = fit_intercept and not sparse
+    is_sparse = sparse.issparse(problem.source)
+    centered = fit_intercept and not is_sparse
     sizes, constant = sizes_of(columns, centered)
     frame = problem.see(columns[0], sizes[0], centered, products, same_factor=exact)
     factor, origin = (1.0, 0.0) if frame is None else (frame.factor, frame.origin)
     sizes *= factor
     own_units = ~np.isnan(power)
     of_penalty_units = sizes.copy()
-    if sparse and own_units.any():
+    if is_sparse and own_units.any():
         has_levels = problem.indicators.start < problem.indicators.stop
         of_penalty_units = factor * units_of_sparse(columns, fit_intercept, np.nan_to_num(power), has_levels)
     of_penalty_units[:, problem.indicators] = 1.0  # a rare level is to be worth no more than a frequent one
@@ -64,7 +67,7 @@ def change_of_variables(
     varying, strengths = ~constant, np.maximum(root, slopes)
     _check_penalty(sizes / units, strengths[:, None], varying)
     if exact and not own_units.all():
-        _check_range(sizes, rounding(problem.n_rows, sizes.shape[1], sparse), varying)
+        _check_range(sizes, rounding(problem.n_rows, sizes.shape[1], is_sparse), varying)
 
     return {
         "center": np.array([c.mean for c in columns]) * factor - origin if centered else None,
@@ -93,24 +96,77 @@ def _units_of_sparse(
     columns: Columns, centered: bool, power: float, as_dense: bool, count: np.ndarray | float
 ) -> np.ndarray:
     """Compute the units of one model, (d,): there may be so many columns that all models' at once have no room."""
+    size, constant = _size_of_sparse(columns, centered)
+    filled = columns.weight / (columns.weight + columns.missing)
+    if as_dense:
+        return size * np.where(constant, 1.0, np.sqrt(filled))
+    return _of_their_kind(np.log(size), filled, count, power)
+
+
+def _size_of_sparse(columns: Columns, centered: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Measure the values other than zero of each column (d,), and tell where these say nothing."""
     unit = np.where(columns.largest > 0, columns.largest, 1.0)  # squares of anything else may overflow
     mean, variance = np.square(columns.mean / unit), np.square(columns.deviation / unit)
-    filled = columns.weight / (columns.weight + columns.missing)
+    rare = columns.missing / (columns.weight + columns.missing)
     magnitude = np.sqrt(variance + mean)
-    size = np.sqrt(variance + (1 - filled) * mean) if centered else magnitude
+    size = np.sqrt(variance + rare * mean) if centered else magnitude
     constant = size <= columns.rounding * magnitude
     size = unit * np.where(constant, magnitude, size)
     size[size == 0] = 1
-    if as_dense:
-        return size * np.where(constant, 1.0, np.sqrt(filled))
-    size, partly = np.log(size), count * filled * (1 - filled)
+    return size, constant
+
+
+def _of_their_kind(size: np.ndarray, filled: np.ndarray, count: np.ndarray | float, power: float) -> np.ndarray:
+    """Compute units by the logarithms of sizes, and by how many rows have a value: those of columns of one kind."""
+    rare = 1 - filled
+    partly = count * filled * rare
     total = partly.sum()
     typical = (partly @ size) / (total if total > 0 else 1.0)
-    free = np.log(_ONE_KIND) * (1 - filled)
+    free = np.log(_ONE_KIND) * rare
     of_kind = np.full_like(size, np.exp(typical))
     apart = np.flatnonzero(np.abs(size - typical) > free)
     of_kind[apart] = np.exp(np.clip(typical, (size - free)[apart], (size + free)[apart]))
-    return of_kind * np.sqrt(1 + total) ** power
+    of_kind *= np.sqrt(1 + total) ** power
+    return of_kind
+
+
+class UnitsOfWeights:
+    """Computes what `units_of_sparse` does, but `as_dense`, for many weights of the same rows (n, d)."""
+
+    def __init__(self, X: sparse.csr_array, centered: bool, power: float, count: np.ndarray):
+        self.X, self.centered, self.power, self.count = X, centered, power, count
+        turned = X.T.tocsr().astype(np.float64)
+        turned.eliminate_zeros()
+        largest = abs(turned).max(axis=1).toarray()
+        self.unit = np.where(largest > 0, largest, 1.0)
+        values = turned.data / np.repeat(self.unit, np.diff(turned.indptr))
+        powers = [
+            sparse.csr_array((own, turned.indices, turned.indptr), turned.shape)
+            for own in (np.ones_like(values), values, np.square(values))
+        ]
+        self._sums = sparse.vstack(powers, format="csr")
+
+    def __call__(self, weights: np.ndarray) -> np.ndarray:
+        """Compute the units (K, d) for weights (K, n)."""
+        step = max(1, _FEW_VALUES // max(self.X.shape))
+        return np.concatenate([self._of_some(weights[k : k + step]) for k in range(0, len(weights), step)])
+
+    def _of_some(self, weights: np.ndarray) -> np.ndarray:
+        sums = np.ascontiguousarray((self._sums @ weights.T).T).reshape(len(weights), 3, -1)
+        (filled, moved, square), total = sums.swapaxes(0, 1), weights.sum(1, keepdims=True)
+        known = np.where(filled > 0, filled, 1.0)
+        filled /= total
+        if self.centered:
+            moved *= moved
+            moved /= total
+            square -= moved
+        square /= known
+        size = 0.5 * np.log(np.where(filled > 0, square, 1.0)) + np.where(filled > 0, np.log(self.unit), 0.0)
+        if self.centered and (full := np.flatnonzero((filled > _FULL).any(0))).size:
+            columns = Columns.of_models(self.X[:, full], [None] * len(weights), list(weights))
+            size[:, full] = np.log([_size_of_sparse(own, True)[0] for own in columns])
+        each = zip(size, filled, strict=True)
+        return np.array([_of_their_kind(*own, self.count, self.power) for own in each])
 
 
 def _check_penalty(sizes: np.ndarray, strengths: np.ndarray, varying: np.ndarray) -> None:

@@ -53,7 +53,7 @@ _LITTLE = 1e-6
 _TYPICAL = 16
 
 
-def is_large(rows: Rows, loss: RowLoss, rho: np.ndarray) -> bool:
+def is_large(rows: Rows, loss: RowLoss, is_penalised: bool) -> bool:
     """Tell whether weights of these rows are best solved for by what is here.
 
     Without a penalty, Newton's steps tell as well whether there is an optimum.
@@ -64,7 +64,7 @@ def is_large(rows: Rows, loss: RowLoss, rho: np.ndarray) -> bool:
         return not (loss.piecewise or in_closed_form) and n_unknown > FEW_UNKNOWNS
     if loss.piecewise or (isinstance(loss, OfColumns) and loss.n_scores > 1):
         return False
-    return n_unknown > (_VERY_FEW if rho.any() else FEW_UNKNOWNS) and n_unknown <= _MAX_UNKNOWNS
+    return n_unknown > (_VERY_FEW if is_penalised else FEW_UNKNOWNS) and n_unknown <= _MAX_UNKNOWNS
 
 
 class Neighbourhood:
@@ -296,18 +296,15 @@ class _Way:
         tol, finest, left = bounds
         params, arrived = np.repeat(self.start[None], len(self.weight), axis=0), np.zeros(len(self.weight), dtype=bool)
         models, waiting = np.split(np.arange(len(params)), [size])
-        here, gradient, age = params[models], self._gradient(models), np.zeros(len(models), dtype=np.intp)
-        bound, self._steps = np.full(len(models), np.inf), _Steps(len(models), self.start)
-        last: tuple[np.ndarray, ...] = ()
-        whole = np.zeros(len(models))
+        first = [self._gradient(part) for part in np.array_split(np.arange(len(params)), -(-len(params) // size))]
+        first_gradient = np.concatenate(first)
+        first_scaled = self._scaled(np.arange(len(params)), first_gradient)
+        here, age, bound = params[models], np.zeros(len(models), dtype=np.intp), np.full(len(models), np.inf)
+        gradient, scaled = first_gradient[models], first_scaled[models]
+        step, whole = -scaled, dot(gradient, scaled)
+        self._steps = _Steps(len(models), self.start)
+        rest = whole.copy()
         while True:
-            scaled = self._scaled(models, gradient)
-            rest = dot(gradient, scaled)
-            if last:
-                self._steps.remember(scaled, *last)
-            else:
-                whole = rest.copy()
-            step = self._steps.direction(gradient, scaled)
             flat = gradient.reshape(len(gradient), -1)
             largest = np.maximum(flat.max(1), -flat.min(1))
             done = ~np.isfinite(largest) | (age == _MAX_ITER)
@@ -324,8 +321,7 @@ class _Way:
                 filled, (new, waiting) = ended[: len(waiting)], np.split(waiting, [len(ended)])
                 if len(new):
                     models[filled], here[filled], bound[filled], age[filled] = new, self.start, np.inf, 0
-                    gradient[filled] = self._gradient(new)
-                    scaled[filled] = self._scaled(new, gradient[filled])
+                    gradient[filled], scaled[filled] = first_gradient[new], first_scaled[new]
                     step[filled], whole[filled] = -scaled[filled], dot(gradient[filled], scaled[filled])
                     self._steps.forget(filled)
                 kept = np.delete(np.arange(len(models)), ended[len(filled) :])
@@ -335,9 +331,13 @@ class _Way:
                     models, here, gradient, age, bound = (v[kept] for v in (models, here, gradient, age, bound))
                     scaled, step, whole = scaled[kept], step[kept], whole[kept]
                     self._steps.keep(kept)
-            last = step, gradient, scaled
             here += step
+            last = step, gradient, scaled
             gradient, age = self._gradient(models, here), age + 1
+            scaled = self._scaled(models, gradient)
+            rest = dot(gradient, scaled)
+            self._steps.remember(scaled, *last)
+            step = self._steps.direction(gradient, scaled)
 
     def _scaled(self, models: np.ndarray, gradient: np.ndarray) -> np.ndarray:
         return self.curvature.solve(gradient, [self.gone[k] for k in models.tolist()])

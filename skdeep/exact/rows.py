@@ -6,8 +6,10 @@ import math
 from functools import cached_property, lru_cache
 
 import numpy as np
+import torch
 from scipy import sparse
 from scipy.linalg.blas import dsyrk
+from torch.nn.functional import embedding_bag
 
 from skdeep.compat.scipy import csr_matmat
 
@@ -294,7 +296,7 @@ class SparseRows(Rows):
         return first[order], order.argsort()[kind]
 
     def in_single(self) -> SparseRows:
-        return SparseRows(self.X.astype(np.float32), self.intercept)
+        return _SingleRows(self.X.astype(np.float32), self.intercept)
 
     def products_of_rows(self, factor: np.ndarray) -> np.ndarray:
         found = (self.X * factor[: self.X.shape[1]] @ self._transposed).toarray()
@@ -353,3 +355,32 @@ class SparseRows(Rows):
             part = slice(start, start + step)
             found += Rows(self.take(part)).gram(factor[:, part])
         return found
+
+
+class _SingleRows(SparseRows):
+    """Sparse rows in single precision, whose products with many vectors at a time are a few times as fast.
+
+    A row's are a sum of the vectors of its columns, which PyTorch adds up in registers, as it does embeddings.
+    """
+
+    def scores(self, params: np.ndarray) -> np.ndarray:
+        return _sums(self._bags[0], params.reshape(-1, self.shape[1])).reshape(*params.shape[:-1], -1)
+
+    def back(self, gradient: np.ndarray) -> np.ndarray:
+        return _sums(self._bags[1], gradient.reshape(-1, self.shape[0])).reshape(*gradient.shape[:-1], -1)
+
+    @cached_property
+    def _bags(self) -> list[tuple[torch.Tensor, ...]]:
+        """Number the columns of each row, and the rows of each column, and where they begin; with the values."""
+        ones = [np.ones((self.shape[0], 1), np.float32)] * self.intercept
+        X = sparse.hstack([self.X, *ones], format="csr")
+        both = [(A.indices, A.indptr.astype(A.indices.dtype, copy=False), A.data) for A in (X, X.T.tocsr())]
+        return [tuple(map(torch.from_numpy, own)) for own in both]
+
+
+def _sums(bags: tuple[torch.Tensor, ...], vectors: np.ndarray) -> np.ndarray:
+    """Multiply a matrix by vectors (M, ...), one for each row."""
+    numbers, starts, values = bags
+    turned = torch.from_numpy(np.ascontiguousarray(vectors.T, dtype=np.float32))
+    found = embedding_bag(numbers, turned, starts, mode="sum", per_sample_weights=values, include_last_offset=True)
+    return np.ascontiguousarray(found.numpy().T)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -16,7 +17,7 @@ from skdeep.data.columns import Columns, sizes_of
 from skdeep.data.encoding import class_weight_of_rows, encode
 from skdeep.data.inputs import Data
 from skdeep.data.problem import Problem
-from skdeep.data.scaling import units_of_sparse
+from skdeep.data.scaling import UnitsOfWeights, units_of_sparse
 from skdeep.data.state import RandomSource, TrainingState
 from skdeep.engine.losses import SquaredError
 from skdeep.engine.networks import Linear
@@ -261,11 +262,10 @@ class Near:
 
     def come_to_optimum(self, weight: np.ndarray) -> tuple[Found, np.ndarray]:
         """Let models begin at the optimum for a weight (n,), if it is found; return where they do, and whether."""
-        (share,), (rho,), _ = self.objectives(weight[None])
-        if self.smooth and is_large(self.rows, self.loss, rho):
+        if self.smooth and is_large(self.rows, self.loss, self._is_penalised):
             if isinstance(self.rows, SparseRows) and self.problem.shard is None:
                 self._join(self.rows)
-                (share,), (rho,), _ = self.objectives(weight[None])
+            (share,), (rho,), _ = self.objectives(weight[None])
             tol = self.member.progress.tol * self.recipe.loss.slope
             self.around = Neighbourhood(self.rows, self.loss, share, rho, self.start, tol)
         params, arrived = self.solved(weight[None])
@@ -294,7 +294,7 @@ class Near:
     def count_endless(self, found: Found, weights: np.ndarray, arrived: np.ndarray) -> int:
         """Count the models of weights (K, n) that have no optimum, of those that may not have arrived at one."""
         unsure = np.flatnonzero(~arrived | (self.around is not None))
-        if not len(unsure) or self.recipe.penalty([self.member], np.ones(1), np.ones(1)).alpha.any():
+        if not len(unsure) or self._is_penalised:
             return 0
         shares = weights[unsure] / weights[unsure].sum(1, keepdims=True)
         (coef, intercept), variables = (values[unsure] for values in found), self.variables
@@ -302,6 +302,10 @@ class Near:
         if variables.intercept:
             params.append((intercept + coef @ variables.center)[:, :, None])
         return int(lack_optimum(self.rows, self.loss, shares, np.concatenate(params, axis=2)).sum())
+
+    @cached_property
+    def _is_penalised(self) -> bool:
+        return bool(self.recipe.penalty([self.member], np.ones(1), np.ones(1)).alpha.any())
 
     def objectives(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Compute what objectives differ in: shares (K, n) of the rows, and penalties (K, D), squares and L1 norms."""
@@ -347,14 +351,7 @@ class Near:
             are_as_they_are = not (isinstance(estimator.alpha, str) and estimator.standardize)
             if are_as_they_are:
                 return 1.0
-            is_joined, is_level = len(self.first_of) < len(self.kind), np.zeros(len(self.kind), dtype=bool)
-            is_level[indicators] = True
-            rows = source[:, self.first_of] if is_joined else self.problem.rows()
-            columns = Columns.of_models(rows, [None] * len(weights), list(weights))
-            power, count = np.full(len(weights), estimator._length_power), np.bincount(self.kind)
-            sizes = units_of_sparse(columns, len(self.first.params) > 1, power, bool(is_level.any()), count)
-            sizes[:, is_level[self.first_of]] = 1.0
-            return sizes
+            return self._units_of_sparse(weights)
         if self.first.columns.unit is None:
             return 1.0
         median, moved = self._from_medians
@@ -369,6 +366,23 @@ class Near:
             sizes[:, unsure] = self._measured(weights, unsure)
         sizes[:, indicators] = 1.0
         return sizes
+
+    @cached_property
+    def _units_of_sparse(self) -> Callable[[np.ndarray], np.ndarray]:
+        """Make the function of weights (K, n) that computes the units of sparse columns (K, d)."""
+        power, centered = self.member.estimator._length_power, len(self.first.params) > 1
+        levels = np.arange(len(self.kind))[self.problem.indicators]
+        if self.problem.shard is None and not len(levels):
+            X = sparse.csr_array(self.problem.source)
+            return UnitsOfWeights(X[:, self.first_of], centered, power, np.bincount(self.kind))
+
+        def units(weights: np.ndarray) -> np.ndarray:
+            columns = Columns.of_models(self.problem.rows(), [None] * len(weights), list(weights))
+            sizes = units_of_sparse(columns, centered, np.full(len(weights), power), len(levels) > 0)
+            sizes[:, levels] = 1.0
+            return sizes[:, self.first_of]
+
+        return units
 
     def _measured(self, weights: np.ndarray, columns: np.ndarray) -> np.ndarray:
         """Measure some columns (d,) as a fit does, for each model (K, m)."""
