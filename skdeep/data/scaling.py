@@ -154,14 +154,16 @@ class UnitsOfWeights:
     def _of_some(self, weights: np.ndarray) -> np.ndarray:
         sums = np.ascontiguousarray((self._sums @ weights.T).T).reshape(len(weights), 3, -1)
         (filled, moved, square), total = sums.swapaxes(0, 1), weights.sum(1, keepdims=True)
-        known = np.where(filled > 0, filled, 1.0)
+        is_there, known = filled > 0, np.where(filled > 0, filled, 1.0)
         filled /= total
         if self.centered:
             moved *= moved
             moved /= total
             square -= moved
         square /= known
-        size = 0.5 * np.log(np.where(filled > 0, square, 1.0)) + np.where(filled > 0, np.log(self.unit), 0.0)
+        # what rounding leaves of a column that is full is not what counts
+        square = np.where(is_there, np.maximum(square, np.finfo(float).tiny), 1.0)
+        size = 0.5 * np.log(square) + is_there * np.log(self.unit)
         if self.centered and (full := np.flatnonzero((filled > _FULL).any(0))).size:
             columns = Columns.of_models(self.X[:, full], [None] * len(weights), list(weights))
             size[:, full] = np.log([_size_of_sparse(own, True)[0] for own in columns])

@@ -27,6 +27,9 @@ from skdeep.exact.rows import Rows
 _LEAST = EPS**0.4
 #: Pairs of steps and gradient changes that are remembered.
 _HISTORY = 10
+#: Pairs of many models near an optimum: with more, no fewer steps are taken, and models whose way is far are lost more
+#: often.
+_FEW_PAIRS = 3
 #: Rows, for each column, that the curvature is looked at by.
 _ROWS_PER_COLUMN = 4
 #: How many times the mean weight the largest is, for the average row to be about the same without weights.
@@ -204,3 +207,62 @@ def _inverse(block: np.ndarray) -> np.ndarray:
     inverse = half + half.T
     inverse.reshape(-1)[:: len(block) + 1] /= 2
     return inverse
+
+
+class Steps:
+    """The last steps s of K models, and what changes y of the gradient are by the inverse curvature P: its P y.
+
+    Directions are sums of these, with factors that follow from their products alone (Chen, Wang & Zhou 2014), which
+    are differences of products with gradients: all are read twice for a direction.
+    """
+
+    def __init__(self, n_models: int, start: np.ndarray):
+        K, m, dtype = n_models, _FEW_PAIRS, start.dtype
+        self._vectors = np.zeros((K, 2, m, start.size), dtype)  # s, and P y
+        self._crossed, self._curved = np.zeros((2, K, m, m), dtype)  # s_i y_j of j no older than i, y_i P y_j
+        self._products = np.zeros((K, 2, m), dtype)  # with the last gradient
+        self._share, self._order = np.zeros((K, m), dtype), list[int]()  # 1 / s y, or zero; the newest one first
+
+    def forget(self, models: np.ndarray) -> None:
+        """Forget the steps of some models."""
+        for values in (self._vectors, self._crossed, self._curved, self._products, self._share):
+            values[models] = 0
+
+    def keep(self, models: np.ndarray) -> None:
+        """Leave out all but some models."""
+        for name in ("_vectors", "_crossed", "_curved", "_products", "_share"):
+            setattr(self, name, getattr(self, name)[models])
+
+    def remember(self, scaled: np.ndarray, step: np.ndarray, gradient: np.ndarray, of_gradient: np.ndarray) -> None:
+        """Remember a step in place of the oldest one: from a gradient, and P times it, to where that is `scaled`."""
+        at = len(self._order) if len(self._order) < _FEW_PAIRS else self._order.pop()
+        self._order.insert(0, at)
+        newest, flat = self._vectors[:, :, at], gradient.reshape(len(step), -1)
+        newest[:, 0] = step.reshape(flat.shape)
+        np.subtract(scaled.reshape(flat.shape), of_gradient.reshape(flat.shape), out=newest[:, 1])
+        self._products[:, :, at] = np.vecdot(newest, flat[:, None])
+
+    def direction(self, gradient: np.ndarray, scaled: np.ndarray) -> np.ndarray:
+        """Compute the direction of L-BFGS, from the inverse curvature in the size that the last step has shown."""
+        if not self._order:
+            return -scaled
+        flat = self._vectors.reshape(len(gradient), -1, self._vectors.shape[-1])
+        products = np.matmul(flat, gradient.reshape(len(gradient), -1, 1)).reshape(self._products.shape)
+        share, (newest, *_), crossed, curved = self._share, self._order, self._crossed, self._curved
+        crossed[:, :, newest], curved[:, :, newest] = (products - self._products).swapaxes(0, 1)
+        curved[:, newest], self._products = curved[:, :, newest], products
+        along, of_change = crossed[:, newest, newest], curved[:, newest, newest]
+        sound = along > np.finfo(along.dtype).eps * of_change
+        share[:, newest] = np.divide(1, along, out=np.zeros_like(along), where=sound)
+        of_step, of_curved = products.swapaxes(0, 1)
+        factors, own = np.zeros((2, *share.shape), share.dtype)
+        for i in self._order:  # factors of newer ones are known, and others zero
+            factors[:, i] = share[:, i] * (-of_step[:, i] - np.vecdot(crossed[:, i], factors))
+        size = share[:, newest] * of_change
+        unit = (1 / np.where(size > 0, size, 1)).astype(share.dtype)[:, None]
+        along = unit * (-of_curved - np.einsum("kij,kj->ki", curved, factors))
+        for i in reversed(self._order):
+            own[:, i] = factors[:, i] - share[:, i] * (along[:, i] + np.vecdot(crossed[:, :, i], own))
+        found = np.matmul(np.concatenate([own, -unit * factors], axis=1)[:, None], flat).reshape(gradient.shape)
+        found -= unit[:, :, None] * scaled
+        return found

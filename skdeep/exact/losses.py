@@ -17,6 +17,7 @@ from skdeep.exact.rows import of_both, pairs
 KINK = 1.5e-8
 #: Probability below which single precision need not tell them apart.
 _LEAST = np.float32(1e-30)
+_LEAST_EXPONENT = float(np.log(_LEAST))
 
 
 class At(NamedTuple):
@@ -163,6 +164,21 @@ class SoftmaxLoss(RowLoss):
             np.maximum(p, _LEAST, out=p)
         p -= self.target
         return p
+
+    def pull(self, scores: torch.Tensor, weight: np.ndarray, largest: np.ndarray) -> None:
+        """Turn scores (n, K C) in the order of the rows, in place, into gradients under weights (K, n) of these.
+
+        Exponentials are of differences from `largest` (n, 1), which each row's largest one is near.
+        """
+        n, K = len(scores), len(weight)
+        scores.sub_(torch.from_numpy(largest)).clamp_(min=_LEAST_EXPONENT).exp_()
+        each, by_row = scores.view(n * K, -1), np.ascontiguousarray(weight.T)
+        each.mul_(torch.from_numpy(by_row).view(-1, 1) / each.sum(1, keepdim=True))
+        if self._smoothing:
+            each.sub_(torch.from_numpy(by_row).view(-1, 1) * (self._smoothing / self.n_scores))
+            by_row *= 1 - self._smoothing
+        own = np.arange(n * K).reshape(n, K) * self.n_scores + self.codes[:, None]
+        each.view(-1).numpy()[own] -= by_row
 
     def second(self, scores: np.ndarray, at: At) -> np.ndarray:
         p = at.gradient + self.target

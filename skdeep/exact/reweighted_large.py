@@ -15,25 +15,29 @@ inverse,
 from __future__ import annotations
 
 import copy
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from scipy.linalg.lapack import spotrf, spotri
 
 from skdeep.exact import wide
 from skdeep.exact.descent import dot, small_enough
-from skdeep.exact.losses import OfColumns, RowLoss, SquaredLoss
+from skdeep.exact.lbfgs import Steps
+from skdeep.exact.losses import OfColumns, RowLoss, SoftmaxLoss, SquaredLoss
 from skdeep.exact.reweighted import FEW_UNKNOWNS, n_free
-from skdeep.exact.rows import Rows, SparseRows, of_both
+from skdeep.exact.rows import Rows, SingleRows, SparseRows, of_both
 
 #: Unknowns up to which the inverse is no more work than what follows, and those of which Hessians cost next to nothing.
 _MAX_UNKNOWNS, _VERY_FEW = 2048, 16
-#: Scores of rows that are computed at a time.
-_MAX_VALUES = 2**18
+#: Scores of rows that are computed at a time; and models that are on their way at least, since each product with the
+#: inverse passes over all of it.
+_MAX_VALUES, _LEAST_MODELS = 2**18, 12
+#: Scores of a row from which it pays to compute with them row by row.
+_MANY_SCORES = 8
 #: Iterations after which models are left to others.
 _MAX_ITER = 100
-#: Steps that are remembered: with more of them, no fewer are taken, and models whose way is far are lost more often.
-_HISTORY = 3
 #: Share of the tolerance for models of few unknowns, where digits are cheap; of sparse rows, its square is near enough.
 _FINER = 0.1
 #: Share of that tolerance which the rounding of a gradient may take.
@@ -130,8 +134,8 @@ class Neighbourhood:
         gone = self._columns_gone(weight, rho)
         bound = self.tol * (1 if is_sparse else self.finest if finer else _FINER if is_cheap else 1)
         left = (_LEFT_FINER if finer else _LEFT) if is_sparse else np.inf
+        size = max(_LEAST_MODELS, _n_at_once(self.precisions[0][0], self.start))
         goes_on = is_sparse and bool(rho.any())  # where there is an optimum, steps become shorter
-        size = max(1, _MAX_VALUES // (len(self.start) * max(self.precisions[0][0].shape)))
         for rows, loss in self.precisions:
             todo = np.flatnonzero(~arrived)
             looks = not (is_sparse or finer) and self._around is None and len(todo) >= _TYPICAL
@@ -158,6 +162,11 @@ class Neighbourhood:
             _Gone(numbers[:, which].ravel(), np.tile(total[which], n_scores)) if which.any() else None
             for which, total in zip(gone, own, strict=True)
         ]
+
+
+def _n_at_once(rows: Rows, start: np.ndarray) -> int:
+    """Count the models whose scores stay in the cache."""
+    return max(1, _MAX_VALUES // (len(start) * max(rows.shape)))
 
 
 class _Gone(NamedTuple):
@@ -233,7 +242,9 @@ class _Directions:
         left = np.linalg.norm(own.T @ products - values[:, None] * along, axis=1)
         sound = (left <= _FOUND * values) & (values > _LITTLE * values[-1])
         along = np.array([self._from_units(vector).ravel() for vector in along[sound]]).reshape(-1, start.size)
-        self._along, self._factors = along.astype(np.float32), (1 / values[sound] - 1).astype(np.float32)
+        # products of a few models are a few times as fast in PyTorch
+        self._along = torch.from_numpy(along.astype(np.float32))
+        self._factors = torch.from_numpy((1 / values[sound] - 1).astype(np.float32))
         self._inverse = (self._half.swapaxes(1, 2) @ self._half).astype(np.float32)
         self._of_each = np.square(self._root).astype(np.float32)
 
@@ -255,10 +266,10 @@ class _Directions:
 
     def solve(self, gradient: np.ndarray, gone: list[_Gone | None]) -> np.ndarray:
         """Multiply gradients (K, C, D) by the inverse."""
-        found, flat = gradient * self._of_each, gradient.reshape(len(gradient), -1)
+        found, flat = gradient * self._of_each, torch.from_numpy(gradient.reshape(len(gradient), -1)).float()
         within = np.ascontiguousarray(gradient.take(self._some, 2).swapaxes(0, 1))  # one product for each score
         found[:, :, self._some] = (within @ self._inverse).swapaxes(0, 1)
-        found += (((flat @ self._along.T) * self._factors) @ self._along).reshape(found.shape)
+        found += (((flat @ self._along.T) * self._factors) @ self._along).numpy().reshape(found.shape)
         if self._shifts:
             found -= found.mean(1, keepdims=True)
         return found
@@ -284,7 +295,9 @@ class _Way:
         dtype = (rows.X if isinstance(rows, SparseRows) else rows.Z).dtype
         self.rows, self.loss, self.curvature, self.gone = rows, loss, curvature, gone
         self.start, self.weight, self.rho = start.astype(dtype), weight.astype(dtype), rho.astype(dtype)
-        self._pull = loss.gradient(rows.scores(self.start[None]))
+        scores = rows.scores(self.start[None])
+        self._size = _n_at_once(rows, start)
+        self._pull, self._largest = loss.gradient(scores), scores[0].max(0)[:, None]
 
     @np.errstate(over="ignore", invalid="ignore")  # models that are lost leave
     def followed(self, bounds: tuple[float, float, float], size: int, goes_on: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -295,14 +308,14 @@ class _Way:
         """
         tol, finest, left = bounds
         params, arrived = np.repeat(self.start[None], len(self.weight), axis=0), np.zeros(len(self.weight), dtype=bool)
-        models, waiting = np.split(np.arange(len(params)), [size])
-        first = [self._gradient(part) for part in np.array_split(np.arange(len(params)), -(-len(params) // size))]
-        first_gradient = np.concatenate(first)
-        first_scaled = self._scaled(np.arange(len(params)), first_gradient)
+        everyone = np.arange(len(params))
+        models, waiting = np.split(everyone, [size])
+        first_gradient = self._gradient(everyone)
+        first_scaled = self._scaled(everyone, first_gradient)
         here, age, bound = params[models], np.zeros(len(models), dtype=np.intp), np.full(len(models), np.inf)
         gradient, scaled = first_gradient[models], first_scaled[models]
         step, whole = -scaled, dot(gradient, scaled)
-        self._steps = _Steps(len(models), self.start)
+        self._steps = Steps(len(models), self.start)
         rest = whole.copy()
         while True:
             flat = gradient.reshape(len(gradient), -1)
@@ -344,74 +357,26 @@ class _Way:
 
     def _gradient(self, models: np.ndarray, params: np.ndarray | None = None) -> np.ndarray:
         """Compute gradients of some of the models, at parameters or at the start."""
-        weight, rho = self.weight[models, None], self.rho[models, None]
-        pull = self._pull if params is None else self.loss.gradient(self.rows.scores(params))
-        found = self.rows.back(pull * weight)
-        found += rho * (self.start if params is None else params)
+        if len(models) > self._size:
+            parts = [slice(k, k + self._size) for k in range(0, len(models), self._size)]
+            each = [self._gradient(models[part], None if params is None else params[part]) for part in parts]
+            return np.concatenate(each)
+        weight, rho = self.weight[models], self.rho[models, None]
+        if params is None:
+            return self.rows.back(self._pull * weight[:, None]) + rho * self.start
+        loss, are_many = self.loss, self.loss.n_scores >= _MANY_SCORES
+        if are_many and isinstance(self.rows, SingleRows) and isinstance(loss, SoftmaxLoss):  # nothing is turned round
+            found = self.rows.back_from(params, partial(loss.pull, weight=weight, largest=self._largest))
+        else:
+            gradient = loss.gradient(self.rows.scores(params))
+            gradient *= weight[:, None]
+            found = self.rows.back(gradient)
+        found += rho * params
         return found
 
     def _value(self, models: np.ndarray, params: np.ndarray) -> np.ndarray:
         losses = self.loss.at(self.rows.scores(params)).value
         return np.vecdot(losses, self.weight[models]) + 0.5 * dot(params, self.rho[models, None] * params)
-
-
-class _Steps:
-    """The last steps s of K models, and what changes y of the gradient are by the inverse curvature P: its P y.
-
-    Directions are sums of these, with factors that follow from their products alone (Chen, Wang & Zhou 2014), which
-    are differences of products with gradients: all are read twice for a direction.
-    """
-
-    def __init__(self, n_models: int, start: np.ndarray):
-        K, m, dtype = n_models, _HISTORY, start.dtype
-        self._vectors = np.zeros((K, 2, m, start.size), dtype)  # s, and P y
-        self._crossed, self._curved = np.zeros((2, K, m, m), dtype)  # s_i y_j of j no older than i, y_i P y_j
-        self._products = np.zeros((K, 2, m), dtype)  # with the last gradient
-        self._share, self._order = np.zeros((K, m), dtype), list[int]()  # 1 / s y, or zero; the newest one first
-
-    def forget(self, models: np.ndarray) -> None:
-        """Forget the steps of some models."""
-        for values in (self._vectors, self._crossed, self._curved, self._products, self._share):
-            values[models] = 0
-
-    def keep(self, models: np.ndarray) -> None:
-        """Leave out all but some models."""
-        for name in ("_vectors", "_crossed", "_curved", "_products", "_share"):
-            setattr(self, name, getattr(self, name)[models])
-
-    def remember(self, scaled: np.ndarray, step: np.ndarray, gradient: np.ndarray, of_gradient: np.ndarray) -> None:
-        """Remember a step in place of the oldest one: from a gradient, and P times it, to where that is `scaled`."""
-        at = len(self._order) if len(self._order) < _HISTORY else self._order.pop()
-        self._order.insert(0, at)
-        newest, flat = self._vectors[:, :, at], gradient.reshape(len(step), -1)
-        newest[:, 0] = step.reshape(flat.shape)
-        np.subtract(scaled.reshape(flat.shape), of_gradient.reshape(flat.shape), out=newest[:, 1])
-        self._products[:, :, at] = np.vecdot(newest, flat[:, None])
-
-    def direction(self, gradient: np.ndarray, scaled: np.ndarray) -> np.ndarray:
-        """Compute the direction of L-BFGS, from the inverse curvature in the size that the last step has shown."""
-        if not self._order:
-            return -scaled
-        flat = self._vectors.reshape(len(gradient), -1, self._vectors.shape[-1])
-        products = np.matmul(flat, gradient.reshape(len(gradient), -1, 1)).reshape(self._products.shape)
-        share, (newest, *_), crossed, curved = self._share, self._order, self._crossed, self._curved
-        crossed[:, :, newest], curved[:, :, newest] = (products - self._products).swapaxes(0, 1)
-        curved[:, newest], self._products = curved[:, :, newest], products
-        along, of_change = crossed[:, newest, newest], curved[:, newest, newest]
-        sound = along > np.finfo(along.dtype).eps * of_change
-        share[:, newest] = np.divide(1, along, out=np.zeros_like(along), where=sound)
-        of_step, of_curved = products.swapaxes(0, 1)
-        factors, own = np.zeros((2, *share.shape), share.dtype)
-        for i in self._order:  # factors of newer ones are known, and others zero
-            factors[:, i] = share[:, i] * (-of_step[:, i] - np.vecdot(crossed[:, i], factors))
-        size = share[:, newest] * of_change
-        unit = (1 / np.where(size > 0, size, 1)).astype(share.dtype)[:, None]
-        along = unit * (-of_curved - np.einsum("kij,kj->ki", curved, factors))
-        for i in reversed(self._order):
-            own[:, i] = factors[:, i] - share[:, i] * (along[:, i] + np.vecdot(crossed[:, :, i], own))
-        found = np.matmul(np.concatenate([own, -unit * factors], axis=1)[:, None], flat).reshape(gradient.shape)
-        found -= unit[:, :, None] * scaled
-        return found
 
 
 def _inverse(Z: np.ndarray, factor: np.ndarray, rho: np.ndarray, shift_invariant: bool) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import cached_property, lru_cache
 
 import numpy as np
@@ -296,7 +297,7 @@ class SparseRows(Rows):
         return first[order], order.argsort()[kind]
 
     def in_single(self) -> SparseRows:
-        return _SingleRows(self.X.astype(np.float32), self.intercept)
+        return SingleRows(self.X.astype(np.float32), self.intercept)
 
     def products_of_rows(self, factor: np.ndarray) -> np.ndarray:
         found = (self.X * factor[: self.X.shape[1]] @ self._transposed).toarray()
@@ -357,17 +358,23 @@ class SparseRows(Rows):
         return found
 
 
-class _SingleRows(SparseRows):
+class SingleRows(SparseRows):
     """Sparse rows in single precision, whose products with many vectors at a time are a few times as fast.
 
     A row's are a sum of the vectors of its columns, which PyTorch adds up in registers, as it does embeddings.
     """
 
     def scores(self, params: np.ndarray) -> np.ndarray:
-        return _sums(self._bags[0], params.reshape(-1, self.shape[1])).reshape(*params.shape[:-1], -1)
+        return _turned_back(_bagged(self._bags[0], _turned(params)), params)
 
     def back(self, gradient: np.ndarray) -> np.ndarray:
-        return _sums(self._bags[1], gradient.reshape(-1, self.shape[0])).reshape(*gradient.shape[:-1], -1)
+        return _turned_back(_bagged(self._bags[1], _turned(gradient)), gradient)
+
+    def back_from(self, params: np.ndarray, pull: Callable[[torch.Tensor], None]) -> np.ndarray:
+        """Compute the gradient at parameters by a function that turns scores (n, M) into their gradient, in place."""
+        scores = _bagged(self._bags[0], _turned(params))
+        pull(scores)
+        return _turned_back(_bagged(self._bags[1], scores), params)
 
     @cached_property
     def _bags(self) -> list[tuple[torch.Tensor, ...]]:
@@ -378,9 +385,16 @@ class _SingleRows(SparseRows):
         return [tuple(map(torch.from_numpy, own)) for own in both]
 
 
-def _sums(bags: tuple[torch.Tensor, ...], vectors: np.ndarray) -> np.ndarray:
-    """Multiply a matrix by vectors (M, ...), one for each row."""
+def _bagged(bags: tuple[torch.Tensor, ...], vectors: torch.Tensor) -> torch.Tensor:
+    """Multiply a matrix (n, D) by vectors (D, M)."""
     numbers, starts, values = bags
-    turned = torch.from_numpy(np.ascontiguousarray(vectors.T, dtype=np.float32))
-    found = embedding_bag(numbers, turned, starts, mode="sum", per_sample_weights=values, include_last_offset=True)
-    return np.ascontiguousarray(found.numpy().T)
+    return embedding_bag(numbers, vectors, starts, mode="sum", per_sample_weights=values, include_last_offset=True)
+
+
+def _turned(values: np.ndarray) -> torch.Tensor:
+    """Lay values (..., D) out as (D, M)."""
+    return torch.from_numpy(np.ascontiguousarray(values.reshape(-1, values.shape[-1]).T, dtype=np.float32))
+
+
+def _turned_back(values: torch.Tensor, like: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(values.numpy().T).reshape(*like.shape[:-1], -1)
