@@ -90,8 +90,7 @@ class Neighbourhood:
         scores = rows.scores(start[None])
         at = loss.at(scores)
         pull, allowed = at.gradient[0] * weight, small_enough(np.array([tol]), at.value @ weight, start[None])[0]
-        is_sparse = isinstance(rows, SparseRows)
-        single = rows.in_single() if is_sparse else Rows(np.asfortranarray(rows.Z, dtype=np.float32))
+        is_sparse, single = isinstance(rows, SparseRows), _single(rows)
         rounding = np.abs(single.back(pull.astype(np.float32)) - rows.back(pull)).max()
         #: Share of the tolerance for models that lack few rows: what they tell is a small difference.
         self.finest = _FINER**2 if is_sparse else _FINER
@@ -162,6 +161,13 @@ class Neighbourhood:
             _Gone(numbers[:, which].ravel(), np.tile(total[which], n_scores)) if which.any() else None
             for which, total in zip(gone, own, strict=True)
         ]
+
+
+def _single(rows: Rows) -> Rows:
+    """Round rows to single precision, for products with many models at a time."""
+    if isinstance(rows, SparseRows):
+        return SingleRows(rows.X, rows.intercept)
+    return Rows(np.asfortranarray(rows.Z, dtype=np.float32))
 
 
 def _n_at_once(rows: Rows, start: np.ndarray) -> int:

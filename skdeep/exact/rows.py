@@ -297,7 +297,7 @@ class SparseRows(Rows):
         return first[order], order.argsort()[kind]
 
     def in_single(self) -> SparseRows:
-        return SingleRows(self.X.astype(np.float32), self.intercept)
+        return SparseRows(self.X.astype(np.float32), self.intercept)
 
     def products_of_rows(self, factor: np.ndarray) -> np.ndarray:
         found = (self.X * factor[: self.X.shape[1]] @ self._transposed).toarray()
@@ -363,6 +363,9 @@ class SingleRows(SparseRows):
 
     A row's are a sum of the vectors of its columns, which PyTorch adds up in registers, as it does embeddings.
     """
+
+    def __init__(self, X: sparse.csr_array, intercept: bool):
+        super().__init__(X.astype(np.float32), intercept)
 
     def scores(self, params: np.ndarray) -> np.ndarray:
         return _turned_back(_bagged(self._bags[0], _turned(params)), params)
