@@ -23,7 +23,7 @@ import torch
 from scipy.linalg.lapack import spotrf, spotri
 
 from skdeep.exact import wide
-from skdeep.exact.descent import dot, small_enough
+from skdeep.exact.descent import PER_LOSS, dot, small_enough
 from skdeep.exact.lbfgs import Steps
 from skdeep.exact.losses import OfColumns, RowLoss, SoftmaxLoss, SquaredLoss
 from skdeep.exact.reweighted import FEW_UNKNOWNS, n_free
@@ -304,6 +304,7 @@ class _Way:
         scores = rows.scores(self.start[None])
         self._size = _n_at_once(rows, start)
         self._pull, self._largest = loss.gradient(scores), scores[0].max(0)[:, None]
+        self._first_loss = loss.at(scores).value[0]
 
     @np.errstate(over="ignore", invalid="ignore")  # models that are lost leave
     def followed(self, bounds: tuple[float, float, float], size: int, goes_on: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -329,7 +330,7 @@ class _Way:
             done = ~np.isfinite(largest) | (age == _MAX_ITER)
             near = np.flatnonzero((largest <= tol) & np.isinf(bound))
             if len(near):  # once is enough, since so near the end the objective hardly changes
-                value = self._value(models[near], here[near])
+                value = self._value(models[near], here[near], first_gradient[models[near]])
                 bound[near] = small_enough(np.full(len(near), tol), value, here[near])
             there = (largest <= np.minimum(bound, tol)) & ((rest <= left * left * whole) | (largest <= finest * bound))
             done |= there
@@ -380,9 +381,17 @@ class _Way:
         found += rho * params
         return found
 
-    def _value(self, models: np.ndarray, params: np.ndarray) -> np.ndarray:
-        losses = self.loss.at(self.rows.scores(params)).value
-        return np.vecdot(losses, self.weight[models]) + 0.5 * dot(params, self.rho[models, None] * params)
+    def _value(self, models: np.ndarray, params: np.ndarray, first_gradient: np.ndarray) -> np.ndarray:
+        """Compute objectives of some of the models; where it does not matter what they are exactly, less than that."""
+        rho = self.rho[models, None]
+        first = self.weight[models] @ self._first_loss + 0.5 * (rho * np.square(self.start)).sum((1, 2))
+        found = first + dot(first_gradient, params - self.start)  # a convex function is not below its tangent
+        low = np.flatnonzero(PER_LOSS * found < 1)
+        if len(low):
+            losses = self.loss.at(self.rows.scores(params[low])).value
+            found[low] = np.vecdot(losses, self.weight[models[low]])
+            found[low] += 0.5 * dot(params[low], rho[low] * params[low])
+        return found
 
 
 def _inverse(Z: np.ndarray, factor: np.ndarray, rho: np.ndarray, shift_invariant: bool) -> np.ndarray:
