@@ -4,6 +4,7 @@ import functools
 
 import numpy as np
 import pytest
+import torch
 from helpers import CANCER, CANCER_Y, IRIS, IRIS_Y, set_constant
 from scipy import sparse, stats
 from sklearn.base import clone
@@ -23,7 +24,7 @@ from skdeep.display import CoefficientsDisplay
 from skdeep.exact import reweighted_large
 from skdeep.exact.losses import LogisticLoss, SoftmaxLoss
 from skdeep.exact.reweighted import Hessians
-from skdeep.exact.rows import Rows, SparseRows
+from skdeep.exact.rows import Rows, SingleRows, SparseRows
 from skdeep.model_selection import BootstrapCoefficients, bootstrap_coefficients
 from skdeep.model_selection.bootstrap import draw_resamples
 from skdeep.model_selection.intervals import accelerations
@@ -195,6 +196,47 @@ def test_sparse_resamples_take_few_passes_over_the_rows(case, most, monkeypatch)
     exact = clone(model).set_params(tol=1e-8)
     exact = bootstrap_coefficients(exact, X, y, n_resamples=20, n_left_out=10, random_state=0, **options)
     np.testing.assert_allclose(found.coef_acceleration, exact.coef_acceleration, atol=0.005)
+
+
+@pytest.mark.parametrize("intercept", [True, False])
+def test_products_in_single_precision_are_those_of_the_rows(intercept):
+    rng = np.random.default_rng(0)
+    rows = SparseRows(sparse.random_array((30, 12), density=0.1, format="csr", rng=rng), intercept)  # some are void
+    single, params = SingleRows(rows.X, intercept), rng.normal(size=(3, 2, rows.shape[1])).astype(np.float32)
+    scores = rows.scores(params)
+    np.testing.assert_allclose(single.scores(params), scores, atol=1e-5)
+    np.testing.assert_allclose(single.back(scores.astype(np.float32)), rows.back(scores), rtol=1e-4, atol=1e-4)
+    back = single.back_from(params, lambda by_row: by_row.mul_(2))
+    np.testing.assert_allclose(back, 2 * rows.back(scores), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_softmaxes_in_the_order_of_the_rows_are_the_same(smoothing):
+    rng, (K, C, n) = np.random.default_rng(0), (2, 9, 20)
+    loss, weight = SoftmaxLoss(rng.integers(C, size=n), C, smoothing), rng.random((K, n)).astype(np.float32)
+    scores = (40 * rng.normal(size=(K, C, n))).astype(np.float32)
+    by_row = torch.from_numpy(np.ascontiguousarray(scores.transpose(2, 0, 1).reshape(n, K * C)))
+    loss.pull(by_row, weight, scores[0].max(0)[:, None])
+    expected = (loss.gradient(scores.astype(float)) * weight[:, None]).transpose(2, 0, 1).reshape(n, K * C)
+    np.testing.assert_allclose(by_row, expected, atol=1e-5)
+
+
+def test_models_of_rows_too_many_for_the_cache_end_where_others_do(monkeypatch):
+    model, X, y, _ = CASES["wide"]
+    whole = bootstrap_coefficients(clone(model).set_params(tol=1e-6), X, y, n_resamples=20, random_state=0)
+    monkeypatch.setattr(reweighted_large, "_MAX_VALUES", 1)  # gradients one by one, twelve models on their way
+    parts = bootstrap_coefficients(clone(model).set_params(tol=1e-6), X, y, n_resamples=20, random_state=0)
+    np.testing.assert_allclose(parts.coefs, whole.coefs, atol=1e-3 * whole.coefs.std())
+
+
+def test_objectives_are_computed_where_it_matters_alone(monkeypatch):
+    model, X, y, _ = CASES["many columns"]
+    computed, at = [], SoftmaxLoss.at
+    monkeypatch.setattr(SoftmaxLoss, "at", lambda loss, scores: computed.append(len(scores)) or at(loss, scores))
+    bootstrap_coefficients(clone(model).set_params(alpha=1e-2), X, y, n_resamples=50, random_state=0)
+    assert sum(computed) < 100  # none of a resample, but where all begin
+    bootstrap_coefficients(clone(model).set_params(alpha=1e-7), X, y, n_resamples=50, random_state=0)
+    assert sum(computed) > 1000  # losses of next to nothing, which bounds of gradients go by
 
 
 def test_equal_sparse_columns_have_one_unknown(monkeypatch):

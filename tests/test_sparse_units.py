@@ -11,8 +11,9 @@ from sklearn.metrics import log_loss
 from sklearn.model_selection import GridSearchCV as AnySearch
 
 from skdeep import HingeClassifier, LinearRegressor, SigmoidClassifier, SoftmaxClassifier
-from skdeep.data import categories
+from skdeep.data import categories, scaling
 from skdeep.data.columns import Columns
+from skdeep.data.scaling import UnitsOfWeights, units_of_sparse
 from skdeep.engine.rows import SparseRows
 from skdeep.model_selection import GridSearchCV
 
@@ -103,6 +104,18 @@ def test_a_unit_of_all_columns_is_no_matter(name):
     one, other = (clone(model).fit(X * scale, target_of(model)) for scale in (1.0, 2.0**-10))
     unit = 1e-3 * np.abs(one.coef_).max() if MODELS[name][0].penalty == "l1" or "hinge" in name else 1e-6
     np.testing.assert_allclose(other.coef_ / 2**10, one.coef_, atol=unit)
+
+
+@pytest.mark.parametrize("centered, power", [(True, 0.0), (False, 1.0)])
+def test_units_of_many_weights_are_those_of_each(centered, power, monkeypatch):
+    far = X[:, [-1]].toarray() + 1e6
+    rows = sparse.csr_array(sparse.hstack([X, 0 * X[:, [0]], 0 * far + 7, far]))  # void, constant
+    rows.data[0] = 0.0  # stored all the same
+    weights, count = RNG.integers(0, 3, (5, N)) * RNG.random(N), RNG.integers(1, 4, rows.shape[1])
+    columns = Columns.of_models(rows, [None] * 5, list(weights))
+    each = units_of_sparse(columns, centered, np.full(5, power), False, count)
+    monkeypatch.setattr(scaling, "_FEW_VALUES", 2 * N)  # two at a time
+    np.testing.assert_allclose(UnitsOfWeights(rows, centered, power, count)(weights), each, rtol=1e-9)
 
 
 @pytest.mark.parametrize("name", MODELS)
