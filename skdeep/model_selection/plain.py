@@ -36,17 +36,20 @@ def is_plain(estimator: Any) -> bool:
     """Say whether an estimator is a sound one of scikit-learn's that hands its rows to no other, and knows no names."""
     if not type(estimator).__module__.startswith("sklearn.") or get_tags(estimator).input_tags.pairwise:
         return False
-    params = estimator.get_params()
-    of_columns = [params.get(name) for name in _OF_COLUMNS]
-    if any("__" in name for name in params) or not all(
-        value is None or (isinstance(value, str) and value == "from_dtype") for value in of_columns
-    ):
+    if any("__" in name for name in estimator.get_params()) or not knows_no_names(estimator):
         return False
     try:
         estimator._validate_params()
     except Exception:  # a fit says so
         return False
     return True
+
+
+def knows_no_names(estimator: Any) -> bool:
+    """Say whether no parameter of an estimator tells columns apart."""
+    params = estimator.get_params(deep=False)
+    of_columns = [params.get(name) for name in _OF_COLUMNS]
+    return all(value is None or (isinstance(value, str) and value == "from_dtype") for value in of_columns)
 
 
 def as_numbers(X: Data, y: Data, scorer: Any) -> tuple[Any, Any]:

@@ -17,6 +17,7 @@ from sklearn.utils.parallel import Parallel, delayed
 
 from skdeep.compat.sklearn import _fit_and_score
 from skdeep.data.inputs import Data
+from skdeep.estimators.base import BaseTorchEstimator
 from skdeep.estimators.linear import LinearModel
 from skdeep.model_selection.backend import stacked
 from skdeep.model_selection.evaluation import StackingWarning, are_alike, final_step, prefix_of
@@ -30,7 +31,14 @@ from skdeep.model_selection.fronts import (
     shared_fronts,
 )
 from skdeep.model_selection.grid import asks_for_labels
-from skdeep.model_selection.plain import as_numbers, fit_and_score_plain, is_finite, is_plain, without_checks
+from skdeep.model_selection.plain import (
+    as_numbers,
+    fit_and_score_plain,
+    is_finite,
+    is_plain,
+    knows_no_names,
+    without_checks,
+)
 from skdeep.model_selection.scaled import Scaling
 from skdeep.model_selection.stacks import stackable_now, why_alone
 
@@ -121,7 +129,8 @@ def _round(
             estimator, parameters = whole[name] if passed is None else finals[name]
             is_clean = are_plain[id(estimator)]
             if passed is None:
-                data, own = (numbers if is_clean else (X, y)), split
+                is_ours = isinstance(estimator, BaseTorchEstimator) and numbers_are_finite and knows_no_names(estimator)
+                data, own = (numbers if is_clean or is_ours else (X, y)), split
                 is_clean &= numbers_are_finite
             else:
                 data, own = (passed.X, passed.y), (passed.train, passed.test)
