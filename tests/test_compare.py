@@ -824,6 +824,26 @@ def test_the_picture_shows_differences_intervals_and_what_makes_no_difference():
     plt.close("all")
 
 
+def test_long_names_leave_the_picture_its_room():
+    name = "logistic regression of all columns, whose name is as long as a sentence"
+    scores = np.random.default_rng(0).normal(size=5)
+    display = ComparisonDisplay(
+        names=[name, "failed"],
+        differences=[scores, None],
+        intervals=[(-1.0, 1.0), (np.nan, np.nan)],
+        verdicts=["undecided", "failed"],
+        rope=0.01,
+        reference=name,
+    ).plot()
+    display.figure_.canvas.draw()
+    width, _ = display.figure_.canvas.get_width_height()
+    axes, (said,) = display.ax_.get_window_extent(), display.ax_.texts
+    assert axes.width > width / 2 and axes.x0 < said.get_window_extent().x0 < said.get_window_extent().x1 < axes.x1
+    label = display.ax_.xaxis.label.get_window_extent()
+    assert label.x0 > 0 and label.x1 < width
+    plt.close("all")
+
+
 def test_the_picture_refuses():
     found, *_ = compared()
     with pytest.raises(ValueError, match="no metric 'f1'; there are accuracy, neg_log_loss"):

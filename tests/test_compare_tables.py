@@ -36,7 +36,7 @@ def written(tmp_path, text, **options):
         'a,n\nx,"1,234.50"\nx,-0.25\nx,\nx,"1,234,567"\nx,12\n',
         "a;n\nx;1.234,50\nx;-0,25\nx;\nx;1.234.567\nx;12\n",
         "a\tn\nx\t1 234,50\nx\t-0,25\nx\t\nx\t1 234 567\nx\t12\n",
-        "a,n\nx,$1234.5\nx,\N{MINUS SIGN}0.25\nx,\nx,1234567 €\nx,12 %\n",
+        "a,n\nx,$1234.5\nx,\N{MINUS SIGN}0.25\nx,\nx,1234567 $\nx,12 %\n",
         'a,n\nx,"1234,5"\nx,"-0,25"\nx,\nx,"1234567,0"\nx,12\n',
         "a,n\nx,1234.5 kg\nx,-0.25 kg\nx,\nx,1234567.0kg\nx, 12 KG\n",
         'a,n\nx,"1,234.5 m2"\nx,-0.25 m2\nx,\nx,"1,234,567 m2"\nx,12m2\n',
@@ -50,6 +50,13 @@ def test_text_that_is_numbers_in_all_rows_is_taken_so(text, tmp_path):
     assert list(table["a"]) == ["x"] * 5
 
 
+def test_currencies_are_no_part_of_numbers(tmp_path):
+    text = "a;n\nx;USD 1.234,50\nx;USD-0,25\nx;\nx;USD 1.234.567\nx;USD 12\n"
+    table, (note,) = read(written(tmp_path, text))
+    np.testing.assert_array_equal(table["n"], NUMBERS)
+    assert note == "n: numbers, of text such as 'USD 1.234.567', which is 1234567."
+
+
 @pytest.mark.parametrize(
     "values",
     [
@@ -59,6 +66,9 @@ def test_text_that_is_numbers_in_all_rows_is_taken_so(text, tmp_path):
         ["$", "%", "1"],
         ["1 kg", "2 g", "3 kg"],
         ["1 MW", "2 mW", "3 mW"],
+        ["$1", "2 €", "3"],
+        ["USD 1", "EUR 2", "USD 3"],
+        ["SKU 1", "SKU 2", "SKU 3"],
     ],
 )
 def test_text_that_is_no_number_somewhere_stays(values, tmp_path):
@@ -183,6 +193,28 @@ def test_only_classes_that_have_rows_are_spoken_of():
 def test_numbers_of_several_units_are_named():
     (note,) = notes_of_columns(pd.DataFrame({"weight": ["1 kg", "20 g", "3 kg"] * 2}))
     assert note.startswith("weight: text of numbers, taken as names")
+
+
+@pytest.mark.parametrize("form", ["%d %b %Y", "%d-%B-%y", "%B %d, %Y", "%b %d %Y", "%d. %B %Y", "%Y-%m-%dT%H:%M"])
+def test_dates_are_named_however_they_are_written(form):
+    days = pd.Series(pd.date_range("2024-01-25", periods=30, freq="17D")).dt.strftime(form)
+    (note,) = notes_of_columns(pd.DataFrame({"day": [*days[:-1], None] * 2, "b": 1}))
+    assert note.startswith("day: dates, taken as names")
+
+
+@pytest.mark.parametrize("form", ["%H:%M", "%H:%M:%S", "%I:%M %p"])
+def test_times_of_day_are_named(form):
+    times = pd.Series(pd.date_range("2024-01-25", periods=30, freq="37min")).dt.strftime(form)
+    (note,) = notes_of_columns(pd.DataFrame({"at": [*times, *times], "b": 1, "c": ["May 5", "march"] * 30}))
+    assert note.startswith("at: times of day, taken as names")
+
+
+def test_scores_that_are_large_have_fewer_decimals():
+    mae, r2 = {"a": [-15821.36, -15800.0], "b": [-15900.5, -15880.0]}, {"a": [0.5, 0.6], "b": [0.55, 0.61]}
+    text = repr(
+        compare({name: {"test_mae": np.array(mae[name]), "test_r2": np.array(r2[name])} for name in "ab"}, cv=2)
+    )
+    assert "-15811  " in text and "-15890" in text and "0.5500" in text, text
 
 
 def test_infinite_values_and_rare_classes_are_named():

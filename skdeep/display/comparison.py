@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import textwrap
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -17,6 +18,8 @@ _VERDICTS = {"better": COLORS[2], "worse": COLORS[3], "equal": COLORS[0]}
 _UNDECIDED = "0.35"
 #: How far the dots of splits lie from the line of their contestant, in rows.
 _OFFSET = 0.28
+#: Letters of a contestant's name in a line, and lines.
+_WIDTH, _LINES = 28, 3
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
@@ -125,17 +128,20 @@ class ComparisonDisplay:
         self.interval_lines_: list[Any] = []
         for place, found in enumerate(zip(self.differences, self.intervals, self.verdicts, strict=True)):
             self._draw(place, *found)
-        self.ax_.set_yticks(range(len(self.names)), self.names)
+        wrapped = ["\n".join(textwrap.wrap(name, _WIDTH)[:_LINES]) for name in self.names]
+        self.ax_.set_yticks(range(len(self.names)), wrapped)
         self.ax_.set_ylim(len(self.names) - 0.5, -0.5)  # the first is on top
         shaded = f"; shaded: equal within {self.rope:g}" if self.rope else ""
-        self.ax_.set_xlabel(f"{self.metric}, difference from {self.reference} (right is better{shaded})")
+        label = textwrap.fill(f"{self.metric}, difference from {self.reference}", 2 * _WIDTH)
+        self.ax_.set_xlabel(f"{label}\n(right is better{shaded})")
         self.ax_.grid(axis="x", alpha=0.3)
         return self
 
     def _draw(self, place: int, differences: np.ndarray | None, interval: tuple[float, float], verdict: str) -> None:
         """Draw one contestant; one without scores is said to have failed."""
         if differences is None:
-            self.ax_.text(0, place, "  no scores of all splits", va="center", fontsize="small", style="italic")
+            where = {"transform": self.ax_.get_yaxis_transform(), "va": "center"}  # from the left, wherever zero is
+            self.ax_.text(0.02, place, "no scores of all splits", fontsize="small", style="italic", **where)
             for artists in (self.dots_, self.means_, self.interval_lines_):
                 artists.append(None)
             return

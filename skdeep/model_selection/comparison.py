@@ -14,9 +14,9 @@ from skdeep.model_selection.paired import PairedDifference, holm, paired_differe
 #: Columns of the table that is shown: its heading, and how a row's value is written.
 _SHOWN = {
     "contestant": lambda row: row["contestant"],
-    "mean": lambda row: _number(row["mean"], "{:.4f}"),
-    "difference": lambda row: _number(row["difference"], "{:+.4f}"),
-    "interval": lambda row: "" if math.isnan(row["low"]) else f"[{row['low']:+.4f}, {row['high']:+.4f}]",
+    "mean": lambda row: _score(row, "mean", ""),
+    "difference": lambda row: _score(row, "difference"),
+    "interval": lambda row: "" if math.isnan(row["low"]) else f"[{_score(row, 'low')}, {_score(row, 'high')}]",
     "P(better)": lambda row: _number(row["p_better"], "{:.2f}"),
     "P(equal)": lambda row: _number(row["p_equal"], "{:.2f}"),
     "P(worse)": lambda row: _number(row["p_worse"], "{:.2f}"),
@@ -31,6 +31,13 @@ _WORDS = ("contestant", "verdict")
 
 def _number(value: float, form: str) -> str:
     return "" if math.isnan(value) else form.format(value)
+
+
+def _score(row: dict[str, Any], name: str, sign: str = "+") -> str:
+    """Write a score, or a difference, with four decimals, or with fewer where scores are beyond ten."""
+    size = abs(row["mean"])
+    n_decimals = 4 if not 10 <= size < math.inf else max(0, 4 - int(math.log10(size)))
+    return _number(row[name], f"{{:{sign}.{n_decimals}f}}")
 
 
 def _seconds(row: dict[str, Any], name: str) -> str:

@@ -19,9 +19,16 @@ _WRITTEN = {
 #: A number that is a name.
 _CODE = r"0\d+"
 #: What may stand around a number, or part its thousands, and says nothing of it; a unit, if it is one for all; a date.
-_AROUND = r"^[$€£¥]\s?|\s?[$€£¥%]$|(?<=\d)[ '\u00a0\u202f](?=\d{3})"
+_AROUND = r"^(?:[$€£¥]|(?:USD|EUR|GBP|CHF|JPY)(?=[\s\d+-]))\s?|\s?[$€£¥%]$|(?<=\d)[ '\u00a0\u202f](?=\d{3})"
+#: What is not the same number beside another of these.
+_MONEY = r"([$€£¥]|^[A-Z]{3}(?=[\s\d+-]))"
 _UNIT = r"(?<=[\d.,])\s?([^\W\d_]\D*\d?|°.*)$"
-_DATE = r"(\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.]\d{4}).*"
+_MONTH = r"(jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*\.?"
+_DATE = (
+    rf"(?i)(\d{{4}}[-/.]\d{{1,2}}[-/.]\d{{1,2}}|\d{{1,2}}[-/.]\d{{1,2}}[-/.]\d{{4}}"
+    rf"|\d{{1,2}}\.?[ -]{_MONTH}[ ,-]+\d{{2,4}}|{_MONTH} \d{{1,2}},? \d{{4}}).*"
+)
+_CLOCK = r"(?i)\d{1,2}:\d{2}(:\d{2}(\.\d+)?)?( ?[ap]m)?"
 #: Dates and times that are objects.
 _DATES = datetime.date, datetime.time, datetime.timedelta
 #: What is neither names nor numbers.
@@ -127,7 +134,10 @@ def _has_decimal_commas(column: Any) -> bool:
 
 def _numbers_of(column: Any, are_commas_decimal: bool) -> Any:
     """Make numbers of a column of texts, if all are written in one way, the likelier one first; None if not."""
-    texts = column.str.strip().str.replace("\N{MINUS SIGN}", "-").str.replace(_AROUND, "", regex=True)
+    texts = column.str.strip().str.replace("\N{MINUS SIGN}", "-")
+    if texts.str.extract(_MONEY, expand=False).nunique() > 1:
+        return None
+    texts = texts.str.replace(_AROUND, "", regex=True)
     if texts.str.fullmatch(_CODE).any():
         return None
     units = texts.str.extract(_UNIT, expand=False).str.strip()
@@ -163,7 +173,8 @@ def notes_of_columns(X: Any) -> list[str]:
         )
     for name in X.columns:
         if str(X[name].dtype).lower().startswith("float") and (n_infinite := int(X[name].abs().eq(math.inf).sum())):
-            notes.append(f"{name}: infinite in {n_infinite} rows, which most contestants refuse. Leave it empty there.")
+            rows = "a row" if n_infinite == 1 else f"{n_infinite} rows"
+            notes.append(f"{name}: infinite in {rows}, which most contestants refuse. Leave it empty there.")
         texts = _texts(X[name])
         if str(name) in numbers or not len(texts):
             continue
@@ -173,6 +184,9 @@ def notes_of_columns(X: Any) -> list[str]:
                 f"them out: --drop {shlex.quote(str(name))}. Splits are random: models see rows of later dates than "
                 "those that they are judged by."
             )
+            continue
+        if texts.str.fullmatch(_CLOCK).all():
+            notes.append(f"{name}: times of day, taken as names. Take what matters as numbers, such as the hour.")
             continue
         bare = texts.str.strip().str.replace(_UNIT, "", regex=True).str.replace(_MARKS, "", regex=True)
         are_numbers = pandas.to_numeric(bare, errors="coerce").notna()
