@@ -33,7 +33,7 @@ from skdeep import (
     compare,
 )
 from skdeep.exact.lbfgs import LBFGS
-from skdeep.model_selection import GridSearchCV, grid
+from skdeep.model_selection import GridSearchCV, grid, rounds
 
 X, Y = load_iris(return_X_y=True)
 X_VALUES, Y_VALUES = (part[:150] for part in load_diabetes(return_X_y=True))
@@ -403,3 +403,20 @@ def test_a_split_without_a_columns_values_takes_no_longer(monkeypatch):
     assert max(n_steps) == 5
     assert len(n_steps) < 0.4 * n_alone
     np.testing.assert_allclose(found.scores["neg_log_loss"]["softmax"], alone, rtol=1e-3)
+
+
+@pytest.mark.parametrize("categories, kind", [("from_dtype", np.ndarray), (["a"], pd.DataFrame)])
+def test_frames_of_numbers_are_an_array_for_models_that_know_no_names(categories, kind, monkeypatch):
+    frame, seen, call = pd.DataFrame(X, columns=list("abcd")).round(), [], rounds._call
+
+    def watched(estimator, parameters, data, *others):
+        seen.append(type(data[0]))
+        return call(estimator, parameters, data, *others)
+
+    monkeypatch.setattr(rounds, "_call", watched)
+    model, metrics = HingeClassifier(random_state=0, categorical_features=categories), ["accuracy", "neg_log_loss"]
+    found = compare({"hinge": model}, frame, Y, cv=FOLDS, scoring=metrics)
+    assert seen == [kind] * 3
+    alone = cross_validate(model, frame, Y, cv=FOLDS, scoring=metrics)
+    for metric in metrics:
+        np.testing.assert_allclose(found.scores[metric]["hinge"], alone[f"test_{metric}"], rtol=1e-9)

@@ -117,7 +117,7 @@ def _size_of_sparse(columns: Columns, centered: bool) -> tuple[np.ndarray, np.nd
 
 
 def _of_their_kind(size: np.ndarray, filled: np.ndarray, count: np.ndarray | float, power: float) -> np.ndarray:
-    """Compute units by the logarithms of sizes, and by how many rows have a value: those of columns of one kind."""
+    """Compute the units that columns of one kind have, by logarithms of sizes and by how many rows have a value."""
     rare = 1 - filled
     partly = count * filled * rare
     total = partly.sum()
