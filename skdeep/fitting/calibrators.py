@@ -139,7 +139,7 @@ def _zero(slope: Callable[[float], tuple[float, float]], low: float, high: float
     """
     ends, seen, x = (low, high), set(), 0.5 * (low + high)
     for _ in range(_MAX_STEPS):
-        rise, bend = slope(x)
+        rise, bend = map(float, slope(x))  # whose quotient may be infinite, without a warning of NumPy's
         seen.add(x)
         low, high, end = (x, high, ends[1]) if rise < 0 else (low, x, ends[0])
         if x == end:
