@@ -493,3 +493,11 @@ def test_folds_of_a_warm_fit_come_to_their_optimum(clf):
     first = warm.fit(X, y).temperature_
     for _ in range(2):
         np.testing.assert_allclose(warm.fit(X, y).temperature_, first, rtol=1e-4)
+
+
+def test_scores_of_one_row_alone_overflow_nowhere():
+    scores = np.zeros((370, 1))
+    scores[0] = 1.0  # so far from all others that its exponential is a subnormal number
+    with pytest.warns(UserWarning, match="do not rise with the right answers") as caught:
+        temperature = fit_temperature(scores, np.zeros(370, dtype=int))
+    assert len(caught) == 1 and np.isfinite(temperature)
