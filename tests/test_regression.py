@@ -879,6 +879,12 @@ def test_training_goes_on_with_as_many_quantiles():
         model.set_params(loss=Quantile([0.5, 0.6, 0.7])).partial_fit(X, Y)
 
 
+def test_deviances_judge_predictions_of_targets_that_are_zero():
+    counts = np.random.default_rng(0).poisson(0.5, len(Y))
+    reg = LinearRegressor("poisson", solver="adam", early_stopping=True, scoring="neg_mean_poisson_deviance")
+    assert np.isfinite(reg.set_params(max_iter=2, tol=1.0).fit(X, counts).best_validation_score_)
+
+
 def test_advice_on_scorings_is_of_values():
     model = MLPRegressorTorch(Quantile([0.1, 0.9]), early_stopping=True, scoring="r2")
     with pytest.raises(ValueError, match=r"cannot judge these targets: .* Choose another scoring, None or 'loss'"):

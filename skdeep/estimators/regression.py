@@ -373,4 +373,6 @@ class _Faultless(StandIn, RegressorMixin):
     def predict(self, X: ArrayLike) -> np.ndarray:
         """Return the targets, but for their last digits: whole numbers may be taken for classes."""
         levels, values = levels_of(self.model.loss), self.values * (1 + 1e-9)
+        if predicts_positive(self.model.loss, self.model.output):  # deviances have no number where it is zero
+            values = np.maximum(values, np.finfo(np.float64).eps)
         return np.repeat(values.reshape(len(values), 1), len(levels), axis=1) if levels else values
