@@ -19,14 +19,7 @@ from skdeep.data.inputs import Data, Matrix, OutputSpace, float_dtype, to_numpy
 from skdeep.data.labels import n_columns, readable
 from skdeep.data.problem import Problem
 from skdeep.data.stored import opened_with_targets
-from skdeep.data.values import (
-    Prediction,
-    TargetScale,
-    ValueAnswers,
-    check_domain,
-    check_values,
-    warn_of_lost_digits,
-)
+from skdeep.data.values import Prediction, TargetScale, ValueAnswers, check_domain, check_values, warn_of_lost_digits
 from skdeep.engine.networks import OutputMap
 from skdeep.engine.values import Positive, ValueLoss
 from skdeep.estimators.base import BaseTorchEstimator, no_partial_fit

@@ -163,12 +163,7 @@ def minimise(
 
 
 def _end_of_iteration(
-    stack: _Stack,
-    ended: np.ndarray,
-    stuck: np.ndarray,
-    spent: bool,
-    monitor: Monitor | None,
-    observer: Observer | None,
+    stack: _Stack, ended: np.ndarray, stuck: np.ndarray, spent: bool, monitor: Monitor | None, observer: Observer | None
 ) -> None:
     """Book an iteration of the models that have ended one, and decide which of them stop."""
     alright = [m for m in ended if not stack.progress[m].has_diverged(float(stack.value[m]), step="iteration")]
