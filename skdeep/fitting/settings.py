@@ -93,6 +93,8 @@ warmup_epochs : float, default=0
     Length of a linear ramp of the learning rate at the start, in epochs; goes with every schedule.
 max_grad_norm : float, default=None
     Scale the gradient down to this norm where it is larger.
+shuffle : bool, default=True
+    Whether to draw a new order of the rows in each epoch.
 """
 
 _STEPS = (
@@ -115,8 +117,6 @@ batch_size : int or "auto", default="auto"
     Rows per step. "auto" is the estimator's default. For the linear classifiers, this is min(200, n_samples), and
     with sparse rows as many as have one value for each column on average, where these are more, up to a sixteenth
     of all. A batch that holds all rows gives the exact, deterministic gradient.
-shuffle : bool, default=True
-    Whether to draw a new order of the rows in each epoch.
 """
 )
 

@@ -30,6 +30,7 @@ from skdeep.model_selection.fronts import (
     shared_fronts,
 )
 from skdeep.model_selection.grid import asks_for_labels
+from skdeep.model_selection.grid_rows import Split
 from skdeep.model_selection.plain import as_numbers, fit_and_score_plain, is_finite, is_plain, without_checks
 from skdeep.model_selection.scaled import Scaling
 from skdeep.model_selection.stacks import stackable_now, why_alone
@@ -42,8 +43,6 @@ _NOTHING: dict[str, Any] = {}
 _WARM_UP_SHAPE = 40, 5
 #: Kinds of estimators that this process has warmed up, for so many classes at least.
 _WARM: dict[type, int] = {}
-
-Split = tuple[np.ndarray, np.ndarray]
 
 
 @dataclass
