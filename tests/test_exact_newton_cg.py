@@ -9,6 +9,9 @@ from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 
 from skdeep import HingeClassifier, LinearRegressor
+from skdeep.exact import newton_cg
+from skdeep.exact.losses import SquaredWestonWatkins
+from skdeep.exact.rows import SparseRows
 
 
 def words(seed, n=300, d=400, C=3):
@@ -43,6 +46,19 @@ def test_texts_are_solved_to_the_optimum_by_default():
             warnings.simplefilter("error", ConvergenceWarning)
             model.fit(X, y)
         assert model.solver_ == "lbfgs" and model.n_iter_ <= 30
+
+
+@pytest.mark.parametrize("fit_intercept", [True, False])
+def test_few_free_terms_are_multiplied_as_all_are(fit_intercept):
+    X, codes, weight = words(4, C=7)
+    rng = np.random.default_rng(5)
+    loss, n_columns = SquaredWestonWatkins(codes, 7), X.shape[1] + fit_intercept
+    free, step = rng.random((7, len(codes))) < 0.2, rng.normal(size=(7, n_columns))
+    free[codes, np.arange(len(codes))] = False
+    rows = SparseRows(X, fit_intercept)
+    found = newton_cg.FreeTerms(rows, codes, free, 2 * weight).times(step)
+    all_of_them = rows.back(loss.times_active(2.0 * free[None], rows.scores(step[None])) * weight)[0]
+    np.testing.assert_allclose(found, all_of_them, atol=1e-12 * np.abs(all_of_them).max())
 
 
 @pytest.mark.parametrize("loss", ["huber", "squared_epsilon_insensitive"])

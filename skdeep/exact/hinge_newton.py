@@ -118,7 +118,13 @@ def _of_hessian(H: np.ndarray, factor: np.ndarray, gradient: np.ndarray, interce
         shift = np.s_[D - 1 :: D]
         H[shift, shift] += _pin(H[shift, shift])
     H.reshape(-1)[:: C * D + 1] += factor.reshape(-1)
-    found = _solved(H, gradient.reshape(-1))
+    right = gradient.reshape(-1)
+    if len(H) > _MANY:
+        with np.errstate(all="ignore"):
+            found = _solved(H.astype(np.float32), right.astype(np.float32))
+            if found is not None and _is_newtons(float(found @ right), float(found @ (H @ found))):
+                return -found.reshape(C, D)
+    found = _solved(H, right)
     return -gradient / (factor + 1) if found is None else -found.reshape(C, D)
 
 
@@ -134,10 +140,13 @@ def _dual(E: np.ndarray, rows: Rows, factor: np.ndarray, gradient: np.ndarray, i
 
 
 def _is_newton(step: np.ndarray, E: np.ndarray, rows: Rows, factor: np.ndarray, gradient: np.ndarray) -> bool:
-    """Tell whether the slope along a step is about the curvature along it, as it is along Newton's."""
     ahead = np.vecdot(rows.scores(step).T, E)
-    curvature = float(ahead @ ahead) + float((factor * step * step).sum())
-    return abs(float(np.vdot(step, gradient)) + curvature) <= _INEXACT * curvature < np.inf
+    return _is_newtons(-float(np.vdot(step, gradient)), float(ahead @ ahead) + float((factor * step * step).sum()))
+
+
+def _is_newtons(fall: float, curvature: float) -> bool:
+    """Tell whether the slope down a step is about the curvature along it, as it is along Newton's."""
+    return abs(fall - curvature) <= _INEXACT * curvature < np.inf
 
 
 def _of_terms(
