@@ -143,7 +143,6 @@ def test_searches_stack(front):
         (SoftmaxClassifier(), pd.DataFrame(P), CLASSES[::-1], "the same labels in another order"),
         (SoftmaxClassifier(class_weight="balanced"), P, CLASSES, "class_weight='balanced' asks for the class"),
         (MLPEnsembleClassifier(), P, CLASSES, "calibration='temperature' asks for the class"),
-        (SoftmaxClassifier("l1", solver="exact"), P, CLASSES, "takes one class for each row"),
     ],
 )
 def test_what_is_refused(model, table, classes, said):

@@ -131,23 +131,24 @@ class OfResiduals(OfColumns):
 
 
 class SoftmaxLoss(RowLoss):
-    """Cross-entropy of a softmax, of codes (n,), with label smoothing."""
+    """Cross-entropy of a softmax, of codes (n,) or probabilities (n, C), with label smoothing."""
 
     separable = False
     shift_invariant = True
 
-    def __init__(self, codes: np.ndarray, n_scores: int, smoothing: float = 0.0):
-        self.codes, self.n_scores = codes, n_scores
-        self._each = np.arange(len(codes))
-        self.target = np.full((n_scores, len(codes)), smoothing / n_scores)
-        self.target[codes, self._each] += 1 - smoothing
-        self._smoothing = smoothing
-        self._own = codes * len(codes) + self._each
+    def __init__(self, target: np.ndarray, n_scores: int, smoothing: float = 0.0):
+        n, self.n_scores = len(target), n_scores
+        self.target, self._own = np.full((n_scores, n), smoothing / n_scores), None
+        if target.ndim == 2:
+            self.target += (1 - smoothing) * target.T
+        else:
+            self.target[target, np.arange(n)] += 1 - smoothing
+            self._own = None if smoothing else target * n + np.arange(n)
         self._same = np.equal(*pairs(n_scores)).astype(float)[:, None]
 
     def at(self, scores: np.ndarray) -> At:
         shifted = scores - scores.max(1, keepdims=True)
-        if self._smoothing:
+        if self._own is None:
             of_target = np.einsum("kcn,cn->kn", shifted, self.target)
         else:
             of_target = shifted.reshape(len(shifted), -1).take(self._own, axis=1)
