@@ -29,7 +29,7 @@ from skdeep.exact.rows import FILLED, products_pay
 from skdeep.fitting.choices import batch_rows, choose, epochs_of, filled_rows
 from skdeep.fitting.coordinates import by_rows
 from skdeep.fitting.exact_losses import is_certified
-from skdeep.fitting.exactly import fits_memory
+from skdeep.fitting.exactly import MAX_SYSTEM, fits_memory
 from skdeep.fitting.recipe import (
     Member,
     Recipe,
@@ -40,7 +40,6 @@ from skdeep.fitting.recipe import (
     values,
 )
 from skdeep.fitting.settings import FULL_BATCH, SOLVER_OBJECT, SOLVERS, Solver, settings_of, solver_name
-from skdeep.solvers.newton import Newton
 from skdeep.solvers.preconditioner import Preconditioner
 
 #: Mini-batch steps that lead to the optimum's neighbourhood under one cosine, where they are at most so many epochs;
@@ -195,7 +194,7 @@ class LinearModel(SparseCoefMixin, BaseTorchEstimator):
         of_rivals = of_pieces and loss.target == "codes"
         if of_pieces and problem.density < FILLED:  # by products with the rows
             exact = _PLAIN_STEPS * n * 4 * c * d * problem.density
-        elif (newton_params is None or of_pieces) and system <= Newton.max_params:
+        elif (newton_params is None or of_pieces) and system <= MAX_SYSTEM:
             per_row = _WITHIN * (c - 1) if of_rivals else n_pairs
             exact = _NEWTON_STEPS * (2 * per_row * products + system**3 / 3)
         elif self._has_preconditioner(loss):

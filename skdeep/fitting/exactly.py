@@ -51,7 +51,7 @@ from skdeep.fitting.variables import Centring, Variables, rows_of, weights_of
 #: Values of rows up to which these are kept in float64 while a solver runs.
 _MAX_VALUES = 2**25
 #: Unknowns of the largest system that is solved for a direction.
-_MAX_SYSTEM = 1024
+MAX_SYSTEM = 1024
 #: Most unknowns of losses with kinks, where they are one system.
 _MAX_SYSTEM_OF_KINKS = 4096
 #: Iterations, or evaluations, that are enough to come to an optimum from anywhere: with fewer, a model may end before.
@@ -324,7 +324,7 @@ def _descend(
     system = n_columns * (1 if loss.separable else n_scores)
     # Newton's where these are cheap, or wanted, or all that knows of the curvature
     has_rivals = newton_rivals.suits(rows, loss, rho)
-    newton = has_rivals or (system <= _MAX_SYSTEM and (loss.piecewise or recipe.newton_params is None))
+    newton = has_rivals or (system <= MAX_SYSTEM and (loss.piecewise or recipe.newton_params is None))
 
     by_products = loss.piecewise and isinstance(rows, SparseRows) and (watch is None or not loss.separable)
     if by_products and newton:  # conjugate gradients end too soon, or never, where little holds parameters

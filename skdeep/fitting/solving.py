@@ -50,7 +50,7 @@ def _batches(
 
 
 def _by_full_batches(stack: Stack) -> None:
-    """Train by steps of Newton or L-BFGS over all rows."""
+    """Train by steps over all rows: of linear models in NumPy, unless their rows are not in memory, or single."""
     recipe, problem, network, members = stack.recipe, stack.problem, stack.network, stack.members
     if has_exact_solver(recipe, problem, network):
         if not stack.is_watched:
@@ -64,7 +64,7 @@ def _by_full_batches(stack: Stack) -> None:
     batches, mean_weight = _batches(problem, members, [members[0].state.generator] * len(members), chunk)
     objective = Objective(network, recipe.loss, stack.penalty, batches, mean_weight)
     progress, limits = [member.progress for member in members], (stack.epochs, recipe.settings.max_fun)
-    minimise(objective, *limits, progress, stack.monitor, stack.observer, recipe.newton_params)
+    minimise(objective, *limits, progress, stack.monitor, stack.observer)
 
 
 def _by_steps(stack: Stack) -> None:
