@@ -283,6 +283,7 @@ class AdamW(Adam):
 class LBFGS(Solver):
     r"""Settings of full-batch steps: Newton's up to 1024 weights of a linear model, L-BFGS beyond and for networks.
 
+    L-BFGS it is as well in single precision, of rows that are not in memory, and of outputs that are never negative.
     To be passed as ``solver`` of a classifier, in place of the name "lbfgs"; see `SGD`. Iterations count as epochs: up
     to the classifier's ``max_iter``, or until no entry of the gradient is larger than its ``tol``.
 

@@ -50,7 +50,7 @@ def _batches(
 
 
 def _by_full_batches(stack: Stack) -> None:
-    """Train by steps over all rows: of linear models in NumPy, unless their rows are not in memory, or single."""
+    """Train by steps over all rows: of linear models in NumPy, where these are in memory and double precision."""
     recipe, problem, network, members = stack.recipe, stack.problem, stack.network, stack.members
     if has_exact_solver(recipe, problem, network):
         if not stack.is_watched:
