@@ -65,7 +65,8 @@ class Solution:
         """Join the solutions of some models, and of others after them."""
         params, bound = (np.concatenate([getattr(part, name) for part in parts]) for name in ("params", "bound"))
         curve, stopped = ([one for part in parts for one in getattr(part, name)] for name in ("curve", "stopped"))
-        interrupted, n_evaluations = any(part.interrupted for part in parts), max(part.n_evaluations for part in parts)
+        interrupted = next((part.interrupted for part in parts if part.interrupted), False)
+        n_evaluations = max(part.n_evaluations for part in parts)
         return cls(params, bound, curve, stopped, interrupted, n_evaluations)
 
 

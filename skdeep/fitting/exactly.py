@@ -177,6 +177,7 @@ class _Watched(descent.Watch):
 
     def __init__(self, stack: Stack, start: np.ndarray, back: Callable[[np.ndarray], list[torch.Tensor]]):
         self.stack, self.params, self._back = stack, start.copy(), back
+        self.models = np.arange(len(start))  # that are solved at a time
 
     def begins(self) -> None:
         if self.stack.observer is not None:
@@ -184,6 +185,7 @@ class _Watched(descent.Watch):
 
     def ended(self, models: np.ndarray, params: np.ndarray, value: np.ndarray) -> np.ndarray:
         network, monitor, observer = self.stack.network, self.stack.monitor, self.stack.observer
+        models = self.models[models]
         self.params[models] = params
         self.put()
         watched: Iterable[tuple[Any, Any]] = [(None, None)] * len(models)
@@ -231,9 +233,12 @@ def solve_watched(stack: Stack) -> bool:
         own = replace(arrays, tol=arrays.tol * recipe.loss.slope)
         found = _descend(recipe, own, loss, _most_iterations(stack), watch)
     watch.params = found.params
-    if (still := np.array([m for m, p in enumerate(progress) if not p.loss_curve or p.n_iter == 0])).size:
+    if still := [m for m, p in enumerate(progress) if p.n_iter == 0 and p.error is None]:  # they begin at rest
+        if found.interrupted:
+            raise KeyboardInterrupt
         watch.begins()
-        watch.ended(still, found.params[still], np.array([found.curve[m][-1] for m in still]))
+        watch.models = np.array(still)
+        watch.ended(np.arange(len(still)), found.params[still], np.array([found.curve[m][-1] for m in still]))
     watch.put()
     if stack.observer is not None:
         stack.observer.train_end(network)
@@ -296,9 +301,7 @@ def _closed_form(recipe: Recipe, arrays: Arrays, unit: np.ndarray) -> Solution |
     return newton_cg.ridge(rows, loss, weight, rho, tol) if newton_cg.suits(rows) else None
 
 
-def _descend(
-    recipe: Recipe, arrays: Arrays, loss: RowLoss, max_iter: int, watch: descent.Watch | None = None
-) -> Solution:
+def _descend(recipe: Recipe, arrays: Arrays, loss: RowLoss, max_iter: int, watch: _Watched | None = None) -> Solution:
     """Minimise smooth objectives; separable losses column by column, unless all are watched together."""
     rows, weight, rho, params, tol = arrays.rows, arrays.weight, arrays.rho, arrays.start, arrays.tol
     n_models, n_scores, n_columns = params.shape
@@ -339,14 +342,11 @@ def _descend(
         return LBFGS(group) if by_pairs else Newton(n_columns, arrays.alike)
 
     way = directions(np.arange(len(params)))
-    if watch is not None:
-        part = descent.Stack(rows, loss, weight, rho, params)
-        return descent.descend(part, way, tol, max_iter, max_fun, watch)
     batches = in_batches(np.arange(len(params)), rows, loss, way)
     has_path = len(batches) > 1 and len({own.tobytes() for own in weight}) < n_models
     ends_there = not params.any() and min(max_iter, max_fun) >= _ENOUGH
     params = newton_rivals.start(way, rows, weight, rho, params) if ends_there else params
-    if n_models > 1 and ends_there and (has_path or loss.piecewise or by_pairs):
+    if watch is None and n_models > 1 and ends_there and (has_path or loss.piecewise or by_pairs):
         kind = np.arange(len(params)) % (n_alike := len(params) // n_models)
         if by_pairs and len(weight) > 1:
             squares = rows.diagonal(weight)
@@ -357,7 +357,9 @@ def _descend(
         for models in batches:
             own = weight if len(weight) == 1 else weight[models]
             part = descent.Stack(rows, loss.keep(models), own, rho[models], params[models])
-            parts.append(descent.descend(part, way.again(models), tol[models], max_iter, max_fun))
+            if watch is not None:
+                watch.models = models
+            parts.append(descent.descend(part, way.again(models), tol[models], max_iter, max_fun, watch))
             if parts[-1].interrupted and len(parts[-1].params) < len(params):
                 raise KeyboardInterrupt
         solution = Solution.joined(parts)
