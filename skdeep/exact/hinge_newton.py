@@ -15,7 +15,7 @@ import numpy as np
 from scipy.linalg.lapack import dpotrf, dpotrs, spotrf, spotrs
 
 from skdeep.exact.hinge_terms import Terms, WestonWatkins
-from skdeep.exact.newton_cg import conjugate_gradients
+from skdeep.exact.newton_cg import conjugate_gradients, shift, without_shift
 from skdeep.exact.rows import Rows, SparseRows
 
 #: Largest systems, of free terms or parameters, that are solved without iterations; those from which single precision
@@ -199,29 +199,25 @@ def _conjugate_gradients(rows: Rows, terms: Terms, bends: Bends, gradient: np.nd
     there = free[0].any(0).nonzero()[0]
     rows, terms, free, scale = rows.select(there), terms.of_rows(there), free[:, :, there], scale[:, there]
     coupling = None if coupling is None else coupling[:, there]
-    C, D = gradient.shape
     F = free * scale[:, None]
     q = None if coupling is None else coupling[:, None]
-    pin = _PIN * scale.sum() if intercept and C > 1 else 0.0
 
     def product(step: np.ndarray) -> np.ndarray:
         change = terms.changes(rows.scores(step))
         if q is not None:
             change -= q * (free * change).sum(1, keepdims=True)
         change *= F
-        found = rows.back(terms.to_scores(change)) + factor * step
-        if pin:
-            found[:, :, -1] += pin * step[:, :, -1].sum()
-        return found
+        return rows.back(terms.to_scores(change)) + factor * step
 
     precondition = _preconditioner(rows, terms.second(free, coupling)[0] * scale, factor[0], intercept)
+    known = shift(gradient[None], factor.mean(1, keepdims=True), intercept)
+
+    def conditioned(residual: np.ndarray) -> np.ndarray:
+        return without_shift(precondition(residual[0])[None])
+
     left = np.array([_INEXACT**2])
-    (step,) = conjugate_gradients(product, lambda v: precondition(v[0])[None], (), gradient[None], left, _MAX_STEPS)
+    (step,) = known + conjugate_gradients(product, conditioned, (), gradient[None], left, _MAX_STEPS)
     return step if np.isfinite(step).all() else -gradient / (factor[0] + scale.sum())
-
-
-#: How firmly conjugate gradients hold the common shift of the intercepts.
-_PIN = 1e-3
 
 
 def _preconditioner(
@@ -230,8 +226,11 @@ def _preconditioner(
     """Make a function that solves with each class's block, or with the penalty."""
     C, D = factor.shape
     if D > _MAX_COLUMNS:
-        diagonal = factor.copy()  # free terms add as many other eigenvalues as they are, fewer than there are columns
-        diagonal[:, D - intercept :] += second.sum(1, keepdims=True)
+        # free terms of texts add as many other eigenvalues as they are, fewer than there are columns
+        of_rows = rows.diagonal(second)
+        if isinstance(rows, SparseRows):
+            of_rows[:, : D - intercept] = 0
+        diagonal = factor + of_rows
         return lambda residual: residual / diagonal
     blocks = []
     for bend, own in zip(second, factor, strict=True):

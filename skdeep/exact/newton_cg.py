@@ -105,7 +105,32 @@ class NewtonCG(Directions):
         own = (1 / curvature, rho, *own)
         most = self._left**2
         left = np.clip(np.abs(stack.gradient).max((1, 2)), np.minimum(_LEAST_LEFT**2, most), most)
-        return conjugate_gradients(product, lambda v, inverse, *_: inverse * v, own, stack.gradient, left)
+
+        def conditioned(v: np.ndarray, inverse: np.ndarray, *_: np.ndarray) -> np.ndarray:
+            return without_shift(inverse * v)
+
+        found = conjugate_gradients(product, conditioned, own, stack.gradient, left)
+        found += shift(stack.gradient, rho, not stack.rho[:, -1].all())
+        return found
+
+
+def without_shift(v: np.ndarray) -> np.ndarray:
+    """Take the common part of all scores away from v (K, C, D), in place: it changes no margin of rivals.
+
+    Conjugate gradients would be slow to tell it, as scores alone tell nothing of it.
+    """
+    if v.shape[1] > 1:
+        v -= v.mean(1, keepdims=True)
+    return v
+
+
+def shift(gradient: np.ndarray, rho: np.ndarray, intercept: bool) -> np.ndarray:
+    """Compute Newton's step (K, 1, D) of the common part of all scores, of which a penalty alone knows."""
+    found = np.zeros_like(rho)
+    if gradient.shape[1] > 1:
+        part = np.s_[:, :, : rho.shape[2] - intercept]
+        np.divide(-gradient[part].mean(1, keepdims=True), rho[part], out=found[part], where=rho[part] > 0)
+    return found
 
 
 def _apart(stack: Stack) -> tuple[Product, np.ndarray, tuple[np.ndarray, ...]]:
