@@ -64,6 +64,7 @@ def test_the_best_iteration_is_kept(patience, no_torch):
     proba = model.predict_proba(X[~part])
     assert -np.log(proba[np.arange(len(proba)), y[~part]]).mean() == pytest.approx(-model.best_validation_score_)
     assert model.best_validation_score_ == model.validation_scores_[best]
+    assert model.certificate_ is None  # the last one's would be another
 
 
 def test_training_goes_on_from_the_last_model(no_torch):

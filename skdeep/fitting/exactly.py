@@ -245,7 +245,9 @@ def solve_watched(stack: Stack) -> bool:
     for m, p in enumerate(progress):
         p.stopped = p.stopped or found.stopped[m] or (BY_CALLBACK if isinstance(found.interrupted, Halt) else None)
         p.interrupted = bool(found.interrupted) and p.stopped is None
-        p.certificate, p.size = found.bound[m] / recipe.loss.slope, float(np.abs(found.params[m]).max())
+        p.size = float(np.abs(found.params[m]).max())
+        if not p.watch_score and stack.observer is None:  # else the model may be an earlier one, or a callback's
+            p.certificate = found.bound[m] / recipe.loss.slope
         p.params = p.params if p.watch_score and p.params is not None else network.copy_of(m)
     return True
 
