@@ -9,6 +9,7 @@ module.
 from __future__ import annotations
 
 import math
+import sys
 import warnings
 from typing import Any
 
@@ -20,34 +21,9 @@ from skl2onnx.common import data_types as kinds
 from torch import Tensor, nn
 
 from skdeep.estimators.base import BaseTorchClassifier, BaseTorchEstimator
-from skdeep.estimators.ensemble import MLPEnsembleClassifier
-from skdeep.estimators.ensemble_regressor import MLPEnsembleRegressor
-from skdeep.estimators.hinge import HingeClassifier
-from skdeep.estimators.least_squares import LeastSquaresClassifier
-from skdeep.estimators.linear_regressor import LinearRegressor
-from skdeep.estimators.mlp import MLPClassifierTorch
-from skdeep.estimators.mlp_regressor import MLPRegressorTorch
 from skdeep.estimators.regression import BaseTorchRegressor
-from skdeep.estimators.sigmoid import SigmoidClassifier
-from skdeep.estimators.softmax import SoftmaxClassifier
-from skdeep.estimators.torch_module import TorchClassifier
-from skdeep.estimators.torch_regressor import TorchRegressor
 from skdeep.fitting.exported import ClassifierModule
 
-#: What `register` registers if it is not told what.
-ESTIMATORS: tuple[type[BaseTorchEstimator], ...] = (
-    SoftmaxClassifier,
-    SigmoidClassifier,
-    HingeClassifier,
-    LeastSquaresClassifier,
-    MLPClassifierTorch,
-    MLPEnsembleClassifier,
-    TorchClassifier,
-    LinearRegressor,
-    MLPRegressorTorch,
-    MLPEnsembleRegressor,
-    TorchRegressor,
-)
 #: Types of X, and what a module gets of such.
 _DTYPES = {
     kinds.FloatTensorType: torch.float32,
@@ -84,7 +60,9 @@ def register(*classes: type[BaseTorchEstimator]) -> None:
     ValueError
         In the conversion: if ``target_opset`` is less than 18.
     """
-    for cls in classes or ESTIMATORS:
+    package = sys.modules[__name__.partition(".")[0]]
+    ours = [cls for cls in vars(package).values() if isinstance(cls, type) and issubclass(cls, BaseTorchEstimator)]
+    for cls in classes or ours:
         alias = f"Skdeep{cls.__name__}"
         if issubclass(cls, BaseTorchRegressor):
             update_registered_converter(cls, alias, _set_type_of_values, _convert_regressor)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from helpers import CPU, set_constant
+from helpers import CPU
 from scipy import sparse
 
 from skdeep.data import columns
@@ -11,10 +11,8 @@ from skdeep.data.extents import gram_extents
 from skdeep.engine.rows import DenseRows, SparseRows
 
 
-@pytest.mark.parametrize("n_gram", [0, 512], ids=["rows", "gram"])
 @pytest.mark.parametrize("kind", ["dense", "sparse"])
-def test_extents_are_those_of_the_columns_as_each_model_sees_them(kind, n_gram, monkeypatch):
-    set_constant(monkeypatch, "_GRAM_COLUMNS", n_gram)
+def test_extents_are_those_of_the_columns_as_each_model_sees_them(kind):
     rng = np.random.default_rng(0)
     X = rng.normal(3, 1, (60, 7)) * (rng.random((60, 7)) < 0.6) + 2 * rng.normal(size=(60, 1)) * (kind == "dense")
     scale = rng.uniform(0.5, 2, (3, 1, 7))

@@ -826,15 +826,8 @@ def test_the_picture_shows_differences_intervals_and_what_makes_no_difference():
 
 def test_long_names_leave_the_picture_its_room():
     name = "logistic regression of all columns, whose name is as long as a sentence"
-    scores = np.random.default_rng(0).normal(size=5)
-    display = ComparisonDisplay(
-        names=[name, "failed"],
-        differences=[scores, None],
-        intervals=[(-1.0, 1.0), (np.nan, np.nan)],
-        verdicts=["undecided", "failed"],
-        rope=0.01,
-        reference=name,
-    ).plot()
+    models = {name: softmax(), f"another {name}": softmax(alpha=1.0), "failing": Failing()}
+    display = ComparisonDisplay.from_comparison(compare(models, X, Y, cv=FOLDS, reference=name))
     display.figure_.canvas.draw()
     width, _ = display.figure_.canvas.get_width_height()
     axes, (said,) = display.ax_.get_window_extent(), display.ax_.texts

@@ -5,7 +5,7 @@ import pytest
 from scipy import sparse
 
 from skdeep.exact import hinge_newton
-from skdeep.exact.hinge_terms import WestonWatkins
+from skdeep.exact.hinge_terms import CrammerSinger, WestonWatkins
 from skdeep.exact.rows import Rows, SparseRows
 
 
@@ -116,3 +116,37 @@ def test_conjugate_gradients_take_few_products_of_rows_with_free_terms(ridge, mo
     E = terms.directions(free, index, None) * np.sqrt(scale[0, index[2]])[:, None]
     exact = hinge_newton._of_terms(E, rows.select(index[2]), bends.factor[0], gradient, False)
     np.testing.assert_allclose(step, exact, atol=1e-4 * np.abs(exact).max())
+
+
+@pytest.mark.parametrize("intercept", [True, False])
+@pytest.mark.parametrize("kind", [WestonWatkins, CrammerSinger])
+def test_conjugate_gradients_of_dense_rows_are_led_by_the_block_of_each_class(kind, intercept, monkeypatch):
+    rng = np.random.default_rng(0)
+    n, d, C = 200, 12, 4
+    X = rng.normal(size=(n, d)) * np.logspace(0, -3, d)  # unequal columns, which a block knows of
+    rows = Rows(np.hstack([X, np.ones((n, int(intercept)))]))
+    terms, scale = kind(rng.integers(0, C, n), C), np.full((1, n), 1 / n)
+    slope = terms.project(terms.margins(rng.normal(size=(1, C, n))), np.ones(1))
+    free, coupling = terms.free(slope, np.ones(1))
+    gradient, factor = rng.normal(size=(C, d + intercept)), np.full((1, C, d + intercept), 1e-6)
+    if intercept:  # a common shift of which changes nothing
+        gradient[:, d] -= gradient[:, d].mean()
+    bends = hinge_newton.Bends(free, coupling, scale, factor)
+    monkeypatch.setattr(hinge_newton, "_INEXACT", 1e-8)
+    steps, scores = [], Rows.scores
+
+    def counted(self, params):
+        steps.append(1)
+        return scores(self, params)
+
+    monkeypatch.setattr(Rows, "scores", counted)
+    found = hinge_newton._conjugate_gradients(rows, terms, bends, gradient, intercept)
+    assert len(steps) < 120  # of the penalty alone, 150 and more
+    index = free.nonzero()
+    E = terms.directions(free, index, coupling)
+    second = np.zeros((C, n))
+    np.add.at(second.T, index[2], E * E)
+    np.testing.assert_allclose(terms.second(free, coupling)[0], second, atol=1e-12)
+    E *= np.sqrt(scale[0, index[2]])[:, None]
+    known = hinge_newton._of_terms(E, rows.select(index[2]), factor[0], gradient, intercept)
+    np.testing.assert_allclose(found, known, rtol=1e-3, atol=1e-4 * np.abs(known).max())

@@ -402,7 +402,7 @@ def test_smoothed_derivatives_are_those_of_autograd(name, shared):
     expected = Loss.value_and_gradient(loss, scores, target)
     np.testing.assert_allclose(value, expected[0], rtol=1e-13)
     np.testing.assert_allclose(gradient, expected[1], atol=1e-14)
-    np.testing.assert_allclose(loss.hessian(scores, target), Loss.hessian(loss, scores, target), atol=1e-14)
+    np.testing.assert_allclose(loss.second(scores, target), Loss.second(loss, scores, target), atol=1e-14)
     np.testing.assert_array_equal(loss.probabilities(scores), LOSSES[name]().probabilities(scores))
     assert loss.curvature(3) == LOSSES[name]().curvature(3)
 

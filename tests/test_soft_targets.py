@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from sklearn import model_selection
+from sklearn.base import clone
 from sklearn.datasets import load_breast_cancer, load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import KFold
@@ -22,6 +25,7 @@ from skdeep import (
     TorchClassifier,
 )
 from skdeep.engine.losses import Softmax, smoothed
+from skdeep.fitting import solving
 from skdeep.model_selection import GridSearchCV
 
 X, Y = (array[:300] for array in load_digits(return_X_y=True))
@@ -143,7 +147,6 @@ def test_searches_stack(front):
         (SoftmaxClassifier(), pd.DataFrame(P), CLASSES[::-1], "the same labels in another order"),
         (SoftmaxClassifier(class_weight="balanced"), P, CLASSES, "class_weight='balanced' asks for the class"),
         (MLPEnsembleClassifier(), P, CLASSES, "calibration='temperature' asks for the class"),
-        (SoftmaxClassifier("l1", solver="exact"), P, CLASSES, "takes one class for each row"),
     ],
 )
 def test_what_is_refused(model, table, classes, said):
@@ -164,3 +167,19 @@ def test_columns_may_have_names():
     for table, classes in ((frame, CLASSES), (frame.add_prefix("p"), CLASSES), (frame[CLASSES[::-1]], CLASSES[::-1])):
         coef = SoftmaxClassifier().fit(X, table, classes=classes).coef_
         np.testing.assert_allclose(coef, of_array, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize(("penalty", "solver"), [("l2", "lbfgs"), ("l1", "exact"), ("elasticnet", "exact")])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_exact_solvers_take_them(penalty, solver, smoothing, monkeypatch):
+    """As each row in each class, with its probability as its weight: solver="exact" refused them."""
+    monkeypatch.setattr(solving, "minimise", lambda *args: pytest.fail("steps of torch"))
+    model = SoftmaxClassifier(
+        penalty, alpha=1e-2, solver=solver, tol=1e-6, max_iter=1000, label_smoothing=smoothing, standardize=False
+    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Columns of X")
+        found = clone(model).fit(X / 16, P, classes=CLASSES)
+        repeated = clone(model).fit(np.repeat(X / 16, 10, axis=0), np.tile(CLASSES, len(X)), P.ravel())
+    assert found.loss_ == pytest.approx(repeated.loss_, rel=1e-6)
+    np.testing.assert_allclose(found.coef_, repeated.coef_, atol=2e-3)

@@ -12,8 +12,6 @@ from skdeep.engine.shards import AnyRows
 
 #: Rows that the step size is judged by, and steps of the power iteration.
 _SAMPLE_ROWS, _POWER_STEPS = 2048, 20
-#: Columns up to which the products of all cost less than so many passes over the rows; and values of all models'.
-_GRAM_COLUMNS, _MAX_PRODUCTS = 512, 1 << 22
 
 
 def gram_extents(
@@ -49,32 +47,11 @@ def _gram_extent(
         total = X.sum(0).unsqueeze(1)
         squares = X.square().sum(0).unsqueeze(1) - 2 * mu * total + m * mu.square()
     square = (squares * s.square()).sum(0)
-    norm = _by_products(X, total, mu, s) if X.layout is torch.strided and d <= _GRAM_COLUMNS else None
-    return to_numpy64(_by_passes(X, total, mu, s) if norm is None else norm), to_numpy64(square) / m + 1.0
+    return to_numpy64(_largest_eigenvalues(X, total, mu, s)), to_numpy64(square) / m + 1.0
 
 
-def _by_products(X: Tensor, total: Tensor, mu: Tensor, s: Tensor) -> Tensor | None:
-    """Find the largest eigenvalues (K,) from the products of all columns; None where these are too many."""
-    (m, d), n_models = X.shape, max(mu.shape[1], s.shape[1])
-    if n_models * (d + 1) ** 2 > _MAX_PRODUCTS:
-        return None
-    gram = X.new_empty(d + 1, d + 1)
-    gram[:d, :d], gram[:d, d], gram[d, :d], gram[d, d] = X.t() @ X, total[:, 0], total[:, 0], m
-    # (x - mu) s and one, from x and one
-    change = torch.diag_embed(torch.cat([s.t(), s.new_ones(s.shape[1], 1)], dim=1)).expand(n_models, -1, -1).clone()
-    change[:, :d, d] = -(mu * s).t()
-    products = change @ gram @ change.mT / m
-    v = products.new_full((n_models, d + 1, 1), d**-0.5)
-    v[:, d] = 1
-    for _ in range(_POWER_STEPS):
-        w = products @ v
-        norm = torch.linalg.vector_norm(w, dim=1, keepdim=True)
-        v = w / norm
-    return norm[:, 0, 0]
-
-
-def _by_passes(X: Tensor, total: Tensor, mu: Tensor, s: Tensor) -> Tensor:
-    """Find the largest eigenvalues (K,) by passes over the rows."""
+def _largest_eigenvalues(X: Tensor, total: Tensor, mu: Tensor, s: Tensor) -> Tensor:
+    """Find the largest eigenvalues (K,) by power iteration, each step of which passes over the rows."""
     (m, d), n_models = X.shape, max(mu.shape[1], s.shape[1])
     v = s.new_full((d, n_models), d**-0.5)
     c = v.new_ones(n_models)

@@ -31,20 +31,15 @@ class ComparisonDisplay:
 
     Parameters
     ----------
-    names : list of str
-        The contestants, from top to bottom.
-    differences : list of ndarray of shape (n_splits,), or None
-        Of the scores of each; None for a contestant without.
-    intervals : list of (low, high)
-        NaN where there is none.
-    verdicts : list of str
-    rope : float
-        Half the width of what is shaded.
-    metric : str
-    reference : str
+    comparison : Comparison
+        What `compare` has found.
+    metric : str, default=None
+        None is the first.
 
     Attributes
     ----------
+    names : list of str
+        The contestants beside the reference, from top to bottom.
     ax_, figure_
         Where it was drawn.
     dots_, means_ : list of (PathCollection or None), list of (Line2D or None)
@@ -66,13 +61,8 @@ class ComparisonDisplay:
     ['hinge', 'dummy']
     """
 
-    names: list[str]
-    differences: list[np.ndarray | None]
-    intervals: list[tuple[float, float]]
-    verdicts: list[str]
-    rope: float = 0.0
-    metric: str = "score"
-    reference: str = "the reference"
+    comparison: Comparison
+    metric: str | None = None
 
     @classmethod
     def from_comparison(cls, comparison: Comparison, metric: str | None = None, *, ax: Any = None) -> Self:
@@ -80,9 +70,8 @@ class ComparisonDisplay:
 
         Parameters
         ----------
-        comparison : Comparison
-        metric : str, default=None
-            None is the first.
+        comparison, metric
+            See above.
         ax
             See `plot`.
 
@@ -91,25 +80,7 @@ class ComparisonDisplay:
         ValueError
             If there is no such metric, or no contestant beside the reference.
         """
-        metric = comparison.metrics[0] if metric is None else metric
-        if metric not in comparison.metrics:
-            raise ValueError(f"There is no metric {metric!r}; there are {', '.join(comparison.metrics)}.")
-        rows = [row for row in comparison.rows() if row["metric"] == metric]
-        rows = [row for row in rows if row["contestant"] != comparison.reference]
-        if not rows:
-            raise ValueError(f"There is nothing to draw: {comparison.reference} is the only contestant.")
-        scores = comparison.scores[metric]
-        differences = [scores[row["contestant"]] - scores[comparison.reference] for row in rows]
-        display = cls(
-            names=[row["contestant"] for row in rows],
-            differences=[one if np.isfinite(one).all() else None for one in differences],
-            intervals=[(row["low"], row["high"]) for row in rows],
-            verdicts=[row["verdict"] for row in rows],
-            rope=comparison.rope[metric],
-            metric=metric,
-            reference=comparison.reference,
-        )
-        return display.plot(ax=ax)
+        return cls(comparison=comparison, metric=metric).plot(ax=ax)
 
     def plot(self, ax: Any = None) -> Self:
         """Draw the differences.
@@ -119,40 +90,49 @@ class ComparisonDisplay:
         ax : Axes, default=None
             None makes a figure.
         """
-        self.ax_ = get_axes(self, ax, 1, (6.5, 1.4 + 0.5 * len(self.names)))[0]
+        found, reference = self.comparison, self.comparison.reference
+        metric = found.metrics[0] if self.metric is None else self.metric
+        if metric not in found.metrics:
+            raise ValueError(f"There is no metric {metric!r}; there are {', '.join(found.metrics)}.")
+        rows = [row for row in found.rows() if row["metric"] == metric and row["contestant"] != reference]
+        if not rows:
+            raise ValueError(f"There is nothing to draw: {reference} is the only contestant.")
+        self.names: list[str] = [row["contestant"] for row in rows]
+        rope, scores = found.rope[metric], found.scores[metric]
+        self.ax_ = get_axes(self, ax, 1, (6.5, 1.4 + 0.5 * len(rows)))[0]
         self.figure_ = self.ax_.figure
-        self.rope_ = self.ax_.axvspan(-self.rope, self.rope, color="0.9", zorder=0) if self.rope else None
+        self.rope_ = self.ax_.axvspan(-rope, rope, color="0.9", zorder=0) if rope else None
         self.ax_.axvline(0, color="black", linewidth=0.8, zorder=1)
         self.dots_: list[Any] = []
         self.means_: list[Any] = []
         self.interval_lines_: list[Any] = []
-        for place, found in enumerate(zip(self.differences, self.intervals, self.verdicts, strict=True)):
-            self._draw(place, *found)
+        for place, row in enumerate(rows):
+            self._draw(place, row, scores[row["contestant"]] - scores[reference])
         wrapped = ["\n".join(textwrap.wrap(name, _WIDTH)[:_LINES]) for name in self.names]
-        self.ax_.set_yticks(range(len(self.names)), wrapped)
-        self.ax_.set_ylim(len(self.names) - 0.5, -0.5)  # the first is on top
-        shaded = f"; shaded: equal within {self.rope:g}" if self.rope else ""
-        label = textwrap.fill(f"{self.metric}, difference from {self.reference}", 2 * _WIDTH)
+        self.ax_.set_yticks(range(len(rows)), wrapped)
+        self.ax_.set_ylim(len(rows) - 0.5, -0.5)  # the first is on top
+        shaded = f"; shaded: equal within {rope:g}" if rope else ""
+        label = textwrap.fill(f"{metric}, difference from {reference}", 2 * _WIDTH)
         self.ax_.set_xlabel(f"{label}\n(right is better{shaded})")
         self.ax_.grid(axis="x", alpha=0.3)
         return self
 
-    def _draw(self, place: int, differences: np.ndarray | None, interval: tuple[float, float], verdict: str) -> None:
+    def _draw(self, place: int, row: dict[str, Any], differences: np.ndarray) -> None:
         """Draw one contestant; one without scores is said to have failed."""
-        if differences is None:
+        if not np.isfinite(differences).all():
             where = {"transform": self.ax_.get_yaxis_transform(), "va": "center"}  # from the left, wherever zero is
             self.ax_.text(0.02, place, "no scores of all splits", fontsize="small", style="italic", **where)
             for artists in (self.dots_, self.means_, self.interval_lines_):
                 artists.append(None)
             return
-        color = _VERDICTS.get(verdict, _UNDECIDED)
+        color, ends = _VERDICTS.get(row["verdict"], _UNDECIDED), (row["low"], row["high"])
         # in the order of the splits, so that dots of one value lie beside each other
         spread = np.linspace(-1, 1, len(differences)) * 0.08 if len(differences) > 1 else np.zeros(1)
         style = {"s": 14, "color": color, "alpha": 0.45, "linewidths": 0, "zorder": 2}
         self.dots_.append(self.ax_.scatter(differences, place + _OFFSET + spread, **style))
         line = None
-        if not math.isnan(interval[0]):
-            (line,) = self.ax_.plot(interval, [place, place], color=color, linewidth=2.5, solid_capstyle="butt")
+        if not math.isnan(ends[0]):
+            (line,) = self.ax_.plot(ends, [place, place], color=color, linewidth=2.5, solid_capstyle="butt")
         self.interval_lines_.append(line)
         (mean,) = self.ax_.plot(differences.mean(), place, "o", color=color, markersize=7)
         self.means_.append(mean)

@@ -26,14 +26,10 @@ class RegularizationPathDisplay:
 
     Parameters
     ----------
-    alphas : ndarray of shape (n_alphas,)
-    coefs : ndarray of shape (n_alphas, n_rows, n_features), or None
-        None draws no coefficients.
-    mean_score, standard_error : ndarray of shape (n_alphas,)
-    best_index, one_standard_error_index : int
-        See `RegularizationPath`.
+    path : RegularizationPath
+        What `regularization_path` returned. Where ``coefs`` is None, no coefficients are drawn.
     names : list of str, default=None
-        Of the rows, or of the columns if there is one row.
+        Of the classes; for a single row of coefficients, of the columns. None takes them from the estimators.
     score_name : str, default="score"
 
     Attributes
@@ -60,12 +56,7 @@ class RegularizationPathDisplay:
     (12, 'log')
     """
 
-    alphas: np.ndarray
-    coefs: np.ndarray | None
-    mean_score: np.ndarray
-    standard_error: np.ndarray
-    best_index: int
-    one_standard_error_index: int
+    path: RegularizationPath
     names: list[str] | None = None
     score_name: str = "score"
 
@@ -106,27 +97,12 @@ class RegularizationPathDisplay:
 
         Parameters
         ----------
-        path : RegularizationPath
-            What `regularization_path` returned.
-        names : list of str, default=None
-            Of the classes; for a single row of coefficients, of the columns. None takes them from the estimators.
-        score_name : str, default="score"
+        path, names, score_name
+            See above.
         ax
             See `plot`.
         """
-        if names is None and path.coefs is not None:
-            names = _names(path)
-        display = cls(
-            alphas=path.alphas,
-            coefs=path.coefs,
-            mean_score=path.mean_score,
-            standard_error=path.standard_error,
-            best_index=path.best_index,
-            one_standard_error_index=path.one_standard_error_index,
-            names=names,
-            score_name=score_name,
-        )
-        return display.plot(ax=ax)
+        return cls(path=path, names=names, score_name=score_name).plot(ax=ax)
 
     def plot(self, ax: Any = None) -> Self:
         """Draw coefficients and scores.
@@ -136,20 +112,20 @@ class RegularizationPathDisplay:
         ax : Axes or pair of Axes, default=None
             A pair takes coefficients and scores, a single one the scores. None makes a figure.
         """
-        n = 1 if self.coefs is None else 2
+        path = self.path
+        n = 1 if path.coefs is None else 2
         self.axes_ = get_axes(self, ax, n, (5.5 * n, 4))
         self.ax_, self.figure_ = self.axes_[-1], self.axes_[-1].figure
-        order = np.argsort(self.alphas)
+        order = np.argsort(path.alphas)
         self.coef_lines_ = self._draw_coefs(self.axes_[0], order) if len(self.axes_) == 2 else []
-        alphas, mean, error = (np.asarray(v)[order] for v in (self.alphas, self.mean_score, self.standard_error))
-        self.errorbar_ = draw_means(self.ax_, alphas, mean, error)
-        best, simplest = self.alphas[self.best_index], self.alphas[self.one_standard_error_index]
+        self.errorbar_ = draw_means(self.ax_, path.alphas[order], path.mean_score[order], path.standard_error[order])
+        best, simplest = path.alphas[path.best_index], path.alphas[path.one_standard_error_index]
         marks: dict[str, list] = {"best": [], "simplest": []}
         for axes in self.axes_:
             marks["best"].append(axes.axvline(best, color="black", linestyle="--", label=f"best, {best:.3g}"))
             label = f"one standard error, {simplest:.3g}"
             marks["simplest"].append(axes.axvline(simplest, color=COLORS[3], linestyle=":", linewidth=2.5, label=label))
-            set_scale(axes, "x", np.asarray(self.alphas, dtype=float))
+            set_scale(axes, "x", path.alphas)
             axes.set_xlabel("alpha")
             axes.grid(alpha=0.3)
         self.best_lines_, self.one_standard_error_lines_ = marks["best"], marks["simplest"]
@@ -160,8 +136,9 @@ class RegularizationPathDisplay:
     def _draw_coefs(self, axes: Any, order: np.ndarray) -> list[Any]:
         import matplotlib.pyplot as plt
 
-        assert self.coefs is not None
-        _, n_rows, n_features = self.coefs.shape
+        coefs = self.path.coefs
+        assert coefs is not None
+        _, n_rows, n_features = coefs.shape
         n_groups = n_features if n_rows == 1 else n_rows
         colors = COLORS if n_groups <= len(COLORS) else plt.get_cmap("viridis")(np.linspace(0, 1, n_groups))
         style = {"linewidth": 1.5 if n_features * n_rows <= 40 else 0.7, "alpha": 1 if n_rows == 1 else 0.7}
@@ -169,20 +146,20 @@ class RegularizationPathDisplay:
         for row in range(n_rows):
             for column in range(n_features):
                 group = column if n_rows == 1 else row
-                (line,) = axes.plot(self.alphas[order], self.coefs[order, row, column], color=colors[group], **style)
+                (line,) = axes.plot(self.path.alphas[order], coefs[order, row, column], color=colors[group], **style)
                 lines.append(line)
-        if self.names is not None and n_groups <= 12:
+        if n_groups <= 12:
             first = lines if n_rows == 1 else lines[::n_features]
+            names = _names(self.path, n_rows, n_features) if self.names is None else self.names
             # where the coefficients have gone to zero, there is room
-            axes.legend(first, [str(name) for name in self.names], fontsize="small", loc="upper right")
+            axes.legend(first, [str(name) for name in names], fontsize="small", loc="upper right")
         axes.set_ylabel("coefficient")
         return lines
 
 
-def _names(path: RegularizationPath) -> list[str]:
+def _names(path: RegularizationPath, n_rows: int, n_features: int) -> list[str]:
     """Name the classes, or the columns where there is one row of coefficients."""
     final = final_step(path.estimators[0])
-    _, n_rows, n_features = path.coefs.shape  # type: ignore[union-attr]
     if n_rows > 1:
         return names_of_rows(final, n_rows)
     return list(getattr(final, "feature_names_in_", [f"column {i}" for i in range(n_features)]))

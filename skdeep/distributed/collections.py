@@ -21,13 +21,7 @@ _LOOK, _GRACE = 2.0, 15.0
 
 
 def fit(
-    model: BaseTorchEstimator,
-    X: Any,
-    y: Any,
-    sample_weight: Any = None,
-    *,
-    client: Any = None,
-    timeout: float = 600.0,
+    model: BaseTorchEstimator, X: Any, y: Any, sample_weight: Any = None, *, client: Any = None, timeout: float = 600.0
 ) -> BaseTorchEstimator:
     """Fit a classifier on a Dask collection, by the workers of its cluster.
 

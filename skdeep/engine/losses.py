@@ -73,18 +73,14 @@ class Loss:
             (gradient,) = torch.autograd.grad(value.sum(), leaf)
         return value.detach(), gradient
 
-    def hessian(self, scores: Tensor, target: Tensor) -> Tensor:
-        """Compute second derivatives of each sample's loss, ``(..., C, C)`` (autograd, unless overridden)."""
+    def second(self, scores: Tensor, target: Tensor) -> Tensor:
+        """Compute second derivatives in each score, ``(..., C)``, of a loss that is `twice_smooth` (autograd)."""
         with torch.enable_grad():
             leaf = scores.detach().requires_grad_()
             (gradient,) = torch.autograd.grad(self.value(leaf, target).sum(), leaf, create_graph=True)
             columns = gradient.flatten(0, -2).sum(0)  # samples do not meet: each column's sum has their derivatives
             rows = [torch.autograd.grad(column, leaf, retain_graph=True)[0] for column in columns]
-        return torch.stack(rows, dim=-2)
-
-    def hessian_diagonal(self, scores: Tensor, target: Tensor) -> Tensor:
-        """Compute the diagonal of `hessian`, ``(..., C)``; generalised at kinks."""
-        return self.hessian(scores, target).diagonal(dim1=-2, dim2=-1)
+        return torch.stack([row[..., c] for c, row in enumerate(rows)], dim=-1)
 
     def probabilities(self, scores: Tensor) -> Tensor:
         """Compute class probabilities: softmax, or for one column the pair ``(1 - sigmoid(s), sigmoid(s))``."""
@@ -97,13 +93,6 @@ class Loss:
         if scores.shape[-1] == 1:
             return F.logsigmoid(torch.cat([-scores, scores], dim=-1))
         return log_softmax(scores)
-
-
-class Separable(Loss):
-    """Base of the losses that are sums over the columns of scores: `hessian_diagonal` is all there is of `hessian`."""
-
-    def hessian(self, scores: Tensor, target: Tensor) -> Tensor:
-        return torch.diag_embed(self.hessian_diagonal(scores, target))
 
 
 def _column_of(target: Tensor, scores: Tensor) -> Tensor:
@@ -157,16 +146,12 @@ class Softmax(Loss):
             value = log_p.gather(-1, column).squeeze(-1).neg_()
         return value, log_p.exp_().scatter_(-1, column, -1.0, reduce="add")
 
-    def hessian(self, scores: Tensor, target: Tensor) -> Tensor:
-        p = softmax(scores)
-        return torch.diag_embed(p) - p.unsqueeze(-1) * p.unsqueeze(-2)
-
-    def hessian_diagonal(self, scores: Tensor, target: Tensor) -> Tensor:
+    def second(self, scores: Tensor, target: Tensor) -> Tensor:
         p = softmax(scores)
         return torch.addcmul(p, p, p, value=-1)
 
 
-class Logistic(Separable):
+class Logistic(Loss):
     r"""Binary cross-entropy on logits, summed over the columns: :math:`\sum_c \log(1 + e^{s_c}) - t_c s_c`.
 
     One column for two classes, or one per label of a multilabel target; gradient :math:`\sigma(s) - t`.
@@ -194,7 +179,7 @@ class Logistic(Separable):
     def value_and_gradient(self, scores: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         return self.value(scores, target), torch.sigmoid(scores).sub_(self._softened(scores, target))
 
-    def hessian_diagonal(self, scores: Tensor, target: Tensor) -> Tensor:
+    def second(self, scores: Tensor, target: Tensor) -> Tensor:
         p = torch.sigmoid(scores)
         return p * (1 - p)
 
@@ -227,7 +212,7 @@ def smoothed(loss: Loss, amount: float) -> Loss:
     return loss
 
 
-class SquaredError(Separable):
+class SquaredError(Loss):
     r"""Half the squared distance from ±1 in each column: :math:`\ell(s, t) = \tfrac12 \sum_c (s_c - (2 t_c - 1))^2`.
 
     One column for two classes, one per class for more.
@@ -244,7 +229,7 @@ class SquaredError(Separable):
         residual = scores - (2 * target - 1)
         return residual.square().sum(-1) / 2, residual
 
-    def hessian_diagonal(self, scores: Tensor, target: Tensor) -> Tensor:
+    def second(self, scores: Tensor, target: Tensor) -> Tensor:
         return torch.ones_like(scores)
 
 
@@ -266,13 +251,6 @@ class _Hinge(Loss):
         if self.squared:
             return violation.square(), 2 * violation
         return violation, (margin > 0).to(margin.dtype)
-
-    def _bends(self, margin: Tensor) -> Tensor:
-        """Compute the second derivative of the square of each violation, where there is one; generalised at the kink.
-
-        Steps lead to margins that are zero up to rounding, which must not decide on which side the next one is.
-        """
-        return 2.0 * (margin > -(torch.finfo(margin.dtype).eps ** 0.5)).to(margin.dtype)
 
     def value(self, scores: Tensor, target: Tensor) -> Tensor:
         return self.value_and_gradient(scores, target)[0]
@@ -297,15 +275,6 @@ class WestonWatkinsHinge(_Hinge):
         value, slope = self._violation(margin)
         slope.scatter_add_(-1, column, -slope.sum(-1, keepdim=True))
         return value.sum(-1), slope
-
-    def hessian(self, scores: Tensor, target: Tensor) -> Tensor:
-        column = _column_of(target, scores)
-        active = self._bends(scores - scores.gather(-1, column) + 1)
-        active.scatter_(-1, column, 0.0)
-        toward_true = torch.zeros_like(active).scatter_(-1, column, 1.0)
-        cross = active.unsqueeze(-1) * toward_true.unsqueeze(-2)
-        squares = active + toward_true * active.sum(-1, keepdim=True)
-        return torch.diag_embed(squares) - cross - cross.transpose(-1, -2)
 
 
 class CrammerSingerHinge(_Hinge):
@@ -333,7 +302,7 @@ class CrammerSingerHinge(_Hinge):
         return value.squeeze(-1), gradient
 
 
-class BinaryHinge(Separable, _Hinge):
+class BinaryHinge(_Hinge):
     r"""One independent hinge per column, :math:`\ell(s, t) = \sum_c \max(0, 1 - (2 t_c - 1) s_c)` (or its squares).
 
     One column for two classes; one per class in the one-vs-rest scheme of LinearSVC.
@@ -347,9 +316,6 @@ class BinaryHinge(Separable, _Hinge):
         sign = 2 * target - 1
         value, slope = self._violation(1 - sign * scores)
         return value.sum(-1), -sign * slope
-
-    def hessian_diagonal(self, scores: Tensor, target: Tensor) -> Tensor:
-        return self._bends(1 - (2 * target - 1) * scores)
 
 
 LOSSES: dict[str, Callable[..., Loss]] = {

@@ -353,7 +353,7 @@ class Adam(Optimizer):
 class AdamW(Adam):
     r"""Adam with decoupled weight decay: the penalty acts with the bare learning rate, not Adam's scaled one.
 
-    ``alpha`` is then the decay per unit of learning rate, :math:`\theta \leftarrow \theta - \epsilon\alpha\theta`, and
+    ``alpha`` is then the decay per unit of learning rate, :math:`\theta \leftarrow \theta / (1 + \epsilon\alpha)`, and
     no longer the weight of a penalty in an objective.
 
     Loshchilov & Hutter, *Decoupled weight decay regularization*, ICLR 2019.

@@ -99,11 +99,7 @@ class _Stack:
     """The models still in training, with all that is theirs."""
 
     def __init__(
-        self,
-        objective: Objective,
-        optimizer: Optimizer,
-        progress: list[Progress],
-        averages: Averages | None = None,
+        self, objective: Objective, optimizer: Optimizer, progress: list[Progress], averages: Averages | None = None
     ):
         self.averages = averages
         self.network, self.loss, self.batches = objective.network, objective.loss, objective.batches

@@ -16,16 +16,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from skdeep.engine.losses import Separable
+from skdeep.engine.losses import Loss
 
 #: How much shorter steps are on the log link, where all targets are alike.
 _CAUTION = 8.0
 
 
-class ValueLoss(Separable):
+class ValueLoss(Loss):
     r"""Base of the losses of values, :math:`\ell(s, t) = \sum_c \ell_c(s_c, t_c)`.
 
-    A subclass defines `of_each`, the loss of each value with its derivative, and `hessian_diagonal`, the second one.
+    A subclass defines `of_each`, the loss of each value with its derivative, and `second`, the second one, if it is
+    `twice_smooth`.
     """
 
     target = "values"
@@ -39,9 +40,6 @@ class ValueLoss(Separable):
     def of_each(self, scores: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """Compute the loss of each value and its derivative, ``(..., C)``."""
         raise NotImplementedError
-
-    def hessian_diagonal(self, scores: Tensor, target: Tensor) -> Tensor:
-        return torch.zeros_like(scores)
 
     def prediction(self, scores: Tensor) -> Tensor:
         """Compute what is predicted."""
@@ -92,7 +90,7 @@ class SquaredValues(ValueLoss):
         residual = scores - target
         return residual.square() / 2, residual
 
-    def hessian_diagonal(self, scores: Tensor, target: Tensor) -> Tensor:
+    def second(self, scores: Tensor, target: Tensor) -> Tensor:
         return torch.ones_like(scores)
 
 
@@ -135,9 +133,6 @@ class HuberValues(ValueLoss):
         inner = residual.clamp(-self.delta, self.delta)
         return inner * (residual - inner / 2), inner
 
-    def hessian_diagonal(self, scores: Tensor, target: Tensor) -> Tensor:
-        return ((scores - target).abs() <= self.delta).to(scores.dtype)
-
 
 class InsensitiveValues(ValueLoss):
     r"""What a residual is beyond :math:`\epsilon`: :math:`\max(0, |s - t| - \epsilon)`, or its square.
@@ -164,11 +159,6 @@ class InsensitiveValues(ValueLoss):
         if self.squared:
             return beyond.square(), 2 * beyond * residual.sign()
         return beyond, residual.sign() * (beyond > 0)
-
-    def hessian_diagonal(self, scores: Tensor, target: Tensor) -> Tensor:
-        if not self.squared:
-            return super().hessian_diagonal(scores, target)
-        return 2.0 * ((scores - target).abs() > self.epsilon).to(scores.dtype)
 
 
 class QuantileValues(ValueLoss):
@@ -231,7 +221,7 @@ class TweedieValues(ValueLoss):
             value = target.pow(2 - p) / ((1 - p) * (2 - p)) - of_target / (1 - p) + of_mean / (2 - p)
         return value, of_mean - of_target
 
-    def hessian_diagonal(self, scores: Tensor, target: Tensor) -> Tensor:
+    def second(self, scores: Tensor, target: Tensor) -> Tensor:
         of_mean, of_target = self._of_both(scores, target)
         return (2 - self.power) * of_mean - (1 - self.power) * of_target
 
@@ -253,6 +243,7 @@ class Positive(ValueLoss):
     def __init__(self, loss: ValueLoss, output: str, shift: tuple[float, ...] = ()):
         self.loss, self.output, self.shift = loss, output, shift
         self.degree, self.smooth = loss.degree, loss.smooth and output != "relu"
+        self.twice_smooth = self.smooth and loss.twice_smooth
         self.log_link, self.robust = output == "exp", loss.robust
         self._tensors: dict[tuple, Tensor] = {}
 
@@ -284,9 +275,9 @@ class Positive(ValueLoss):
         value, slope = self.loss.of_each(self.prediction(scores), target)
         return value, slope * self._of_scores(scores, 1)
 
-    def hessian_diagonal(self, scores: Tensor, target: Tensor) -> Tensor:
+    def second(self, scores: Tensor, target: Tensor) -> Tensor:
         # of Gauss and Newton: never negative
-        return self.loss.hessian_diagonal(self.prediction(scores), target) * self._of_scores(scores, 1).square()
+        return self.loss.second(self.prediction(scores), target) * self._of_scores(scores, 1).square()
 
 
 def _sent(known: dict[tuple, Tensor], values: tuple[float, ...], like: Tensor) -> Tensor:

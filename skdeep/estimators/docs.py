@@ -116,8 +116,6 @@ n_iter_no_change : int or inf, default={n_iter_no_change}
     Stop after more than this many epochs in a row without improvement.
 max_fun : int, default=15000
     Evaluations of the objective at most ("lbfgs").
-shuffle : bool, default=True
-    Whether to draw a new order of the rows in each epoch.
 precision : {{"auto", "float64", "float32", "bfloat16"}}, default="auto"
     Of the arithmetic in training. "auto" is float64 where the work is so small that it costs no time (up to 2²⁴
     multiply-adds per epoch), else float32. "bfloat16" computes the matrix products in 8 binary digits, all else in
@@ -267,9 +265,8 @@ solver : {"auto", "exact", "lbfgs", "sgd", "adam", "adamw"}, or an object, defau
     without a penalty for the hinges, in ``partial_fit`` and with skorch's callbacks. ``solver_`` tells which it was.
 
     A name stands for the solver with its default settings. An object (`SGD`, `Adam`, `AdamW`, `LBFGS`) has settings of
-    its own: learning rate, momentum,
-    rows per step, precision, as in ``SGD(0.01, momentum=0.8, batch_size=64)``. A search sets them as
-    ``solver__momentum``.
+    its own: learning rate, momentum, rows per step, precision, as in ``SGD(0.01, momentum=0.8, batch_size=64)``. A
+    search sets them as ``solver__momentum``.
 """
 
 LABEL_SMOOTHING = """

@@ -28,8 +28,8 @@ from skdeep.estimators.base import BaseTorchClassifier, BaseTorchEstimator
 from skdeep.exact.rows import FILLED, products_pay
 from skdeep.fitting.choices import batch_rows, choose, epochs_of, filled_rows
 from skdeep.fitting.coordinates import by_rows
-from skdeep.fitting.exact_losses import is_certified, takes_targets
-from skdeep.fitting.exactly import fits_memory
+from skdeep.fitting.exact_losses import is_certified
+from skdeep.fitting.exactly import MAX_SYSTEM, fits_memory
 from skdeep.fitting.recipe import (
     Member,
     Recipe,
@@ -40,7 +40,6 @@ from skdeep.fitting.recipe import (
     values,
 )
 from skdeep.fitting.settings import FULL_BATCH, SOLVER_OBJECT, SOLVERS, Solver, settings_of, solver_name
-from skdeep.solvers.newton import Newton
 from skdeep.solvers.preconditioner import Preconditioner
 
 #: Mini-batch steps that lead to the optimum's neighbourhood under one cosine, where they are at most so many epochs;
@@ -127,7 +126,7 @@ class LinearModel(SparseCoefMixin, BaseTorchEstimator):
             solver = "sgd" if incremental else self._cheapest_solver(problem, loss, penalty, newton_params)
         is_closed = solver == "exact" and type(loss) in (SquaredError, SquaredValues) and self._has_smooth_penalty
         if solver == "exact":
-            _check_exact(problem, loss, is_closed, self.early_stopping)
+            _check_exact(problem, is_closed, self.early_stopping)
         if solver in FULL_BATCH:
             if not (penalty.smooth or (solver == "exact" and is_certified(loss, penalty))):
                 penalty = self._penalty(*alone)  # where a norm has no strength, nothing is left of its kinks
@@ -167,7 +166,7 @@ class LinearModel(SparseCoefMixin, BaseTorchEstimator):
             return "lbfgs" if self._is_exact_cheap(problem, loss, newton_params) else "sgd"
         # of any strength: whether a model is in a stack with others must make no difference
         is_known = self._has_own_penalty and is_certified(loss, penalty)
-        can_be = is_known and not problem.is_stored and takes_targets(problem, loss)
+        can_be = is_known and not problem.is_stored
         unbounded = self.penalty is None and loss.target != "values"  # hinges that fall for ever
         if self.early_stopping or self.verbose or unbounded or not can_be:
             return "sgd"
@@ -197,7 +196,7 @@ class LinearModel(SparseCoefMixin, BaseTorchEstimator):
         of_rivals = of_pieces and loss.target == "codes"
         if of_pieces and problem.density < FILLED:  # by products with the rows
             exact = _PLAIN_STEPS * n * 4 * c * d * problem.density
-        elif (newton_params is None or of_pieces) and system <= Newton.max_params:
+        elif (newton_params is None or of_pieces) and system <= MAX_SYSTEM:
             per_row = _WITHIN * (c - 1) if of_rivals else n_pairs
             exact = _NEWTON_STEPS * (2 * per_row * products + system**3 / 3)
         elif self._has_preconditioner(loss):
@@ -332,7 +331,7 @@ def products_of_columns(problem: Problem, n_columns: int) -> float:
     return problem.n_rows * n_columns**2 * min(1.0, problem.density / FILLED) ** 2
 
 
-def _check_exact(problem: Problem, loss: Loss, is_closed: bool, early_stopping: bool) -> None:
+def _check_exact(problem: Problem, is_closed: bool, early_stopping: bool) -> None:
     """Raise if ``solver="exact"`` is given what it cannot do with; in closed form it can with most."""
     if early_stopping:
         raise ValueError(
@@ -343,11 +342,6 @@ def _check_exact(problem: Problem, loss: Loss, is_closed: bool, early_stopping: 
         raise ValueError(
             "solver='exact' needs all rows in memory, where X is not. Use solver='auto', 'sgd', 'adam' or 'adamw', "
             "'lbfgs' for smooth objectives, or a LeastSquaresClassifier, whose rows are passed over once."
-        )
-    if not (is_closed or takes_targets(problem, loss)):
-        raise ValueError(
-            "solver='exact' takes one class for each row, and y holds probabilities. Use solver='auto', 'lbfgs', "
-            "'sgd', 'adam' or 'adamw'."
         )
 
 

@@ -25,13 +25,7 @@ from skdeep.fitting import courses
 from skdeep.fitting.choices import batch_rows, choose, epochs_of, filled_rows
 from skdeep.fitting.fitted import models_of
 from skdeep.fitting.fitted_network import fits_float32, network_of
-from skdeep.fitting.input_columns import (
-    bins_for,
-    bins_of,
-    columns_for,
-    learned_columns,
-    standardization_for,
-)
+from skdeep.fitting.input_columns import bins_for, bins_of, columns_for, learned_columns, standardization_for
 from skdeep.fitting.recipe import Member, Recipe, values
 from skdeep.fitting.settings import settings_of, solver_name
 
@@ -258,9 +252,7 @@ class PerceptronClassifier(Perceptron, NeuralNetClassifier):
     numeric_embedding: str | None = "auto"
     label_smoothing: float = 0.0
 
-    _parameter_constraints: ClassVar[dict] = {
-        "label_smoothing": [Interval(Real, 0, 1, closed="both")],
-    }
+    _parameter_constraints: ClassVar[dict] = {"label_smoothing": [Interval(Real, 0, 1, closed="both")]}
 
     def _course(self, problem: Problem) -> courses.Course:
         return courses.of_classes(problem, self.n_outputs_, self._layer_units(0, 0)[1:-1])

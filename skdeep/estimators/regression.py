@@ -19,14 +19,7 @@ from skdeep.data.inputs import Data, Matrix, OutputSpace, float_dtype, to_numpy
 from skdeep.data.labels import n_columns, readable
 from skdeep.data.problem import Problem
 from skdeep.data.stored import opened_with_targets
-from skdeep.data.values import (
-    Prediction,
-    TargetScale,
-    ValueAnswers,
-    check_domain,
-    check_values,
-    warn_of_lost_digits,
-)
+from skdeep.data.values import Prediction, TargetScale, ValueAnswers, check_domain, check_values, warn_of_lost_digits
 from skdeep.engine.networks import OutputMap
 from skdeep.engine.values import Positive, ValueLoss
 from skdeep.estimators.base import BaseTorchEstimator, no_partial_fit
@@ -373,4 +366,6 @@ class _Faultless(StandIn, RegressorMixin):
     def predict(self, X: ArrayLike) -> np.ndarray:
         """Return the targets, but for their last digits: whole numbers may be taken for classes."""
         levels, values = levels_of(self.model.loss), self.values * (1 + 1e-9)
+        if predicts_positive(self.model.loss, self.model.output):  # deviances have no number where it is zero
+            values = np.maximum(values, np.finfo(np.float64).eps)
         return np.repeat(values.reshape(len(values), 1), len(levels), axis=1) if levels else values

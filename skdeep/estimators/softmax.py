@@ -19,9 +19,7 @@ class CrossEntropyClassifier(LinearClassifier):
     penalty: str | None = field(default="l2", kw_only=False)
     label_smoothing: float = 0.0
 
-    _parameter_constraints: ClassVar[dict] = {
-        "label_smoothing": [Interval(Real, 0, 1, closed="both")],
-    }
+    _parameter_constraints: ClassVar[dict] = {"label_smoothing": [Interval(Real, 0, 1, closed="both")]}
 
 
 @document_cross_entropy

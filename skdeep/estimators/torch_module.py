@@ -112,10 +112,7 @@ class UserModule(SingleNet):
     module: Callable = field(kw_only=False)
     module_params: dict | None = field(default=None, kw_only=False)
 
-    _parameter_constraints: ClassVar[dict] = {
-        "module": [callable],
-        "module_params": [dict, None],
-    }
+    _parameter_constraints: ClassVar[dict] = {"module": [callable], "module_params": [dict, None]}
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """Return parameters of the estimator; with `deep`, the module's parameters too, as ``module__name``."""
@@ -402,6 +399,4 @@ class TorchClassifier(UserModule, NeuralNetClassifier):
         "and 1. Leave out that last part."
     )
 
-    _parameter_constraints: ClassVar[dict] = {
-        "calibration": [StrOptions({"temperature"}), None],
-    }
+    _parameter_constraints: ClassVar[dict] = {"calibration": [StrOptions({"temperature"}), None]}

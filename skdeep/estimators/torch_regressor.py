@@ -76,9 +76,7 @@ class TorchRegressor(UserModule, NeuralNetRegressor):
 
     standardize_targets: bool = True
 
-    _parameter_constraints: ClassVar[dict] = {
-        "standardize_targets": ["boolean"],
-    }
+    _parameter_constraints: ClassVar[dict] = {"standardize_targets": ["boolean"]}
 
     @property
     def _why_unbounded(self) -> str:  # type: ignore[override]

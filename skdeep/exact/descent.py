@@ -36,7 +36,7 @@ class Solution:
     bound: np.ndarray  # what the tolerance bounds: the largest entry of the gradient, or the relative gap, (K,)
     curve: list[list[float]]  # the objective after each iteration
     stopped: list[str | None]  # why the solver ended; None where a limit came first
-    interrupted: bool = False  # whether Ctrl-C has ended it, for all that had not stopped
+    interrupted: KeyboardInterrupt | bool = False  # what has ended it, for all that had not stopped
     n_evaluations: int = 0  # of the objectives, where these are limited
 
     def together(self, n_scores: int) -> Solution:
@@ -65,7 +65,8 @@ class Solution:
         """Join the solutions of some models, and of others after them."""
         params, bound = (np.concatenate([getattr(part, name) for part in parts]) for name in ("params", "bound"))
         curve, stopped = ([one for part in parts for one in getattr(part, name)] for name in ("curve", "stopped"))
-        interrupted, n_evaluations = any(part.interrupted for part in parts), max(part.n_evaluations for part in parts)
+        interrupted = next((part.interrupted for part in parts if part.interrupted), False)
+        n_evaluations = max(part.n_evaluations for part in parts)
         return cls(params, bound, curve, stopped, interrupted, n_evaluations)
 
 
@@ -256,14 +257,31 @@ class Directions:
         return self
 
 
+class Watch:
+    """Base of who hears of each iteration."""
+
+    def begins(self) -> None:
+        """Hear that an iteration begins."""
+
+    def ended(self, models: np.ndarray, params: np.ndarray, value: np.ndarray) -> np.ndarray:
+        """Hear where models (k,) are, (k, C, D), and of their objectives (k,); return which are to end (k,)."""
+        raise NotImplementedError
+
+
 def descend(
-    stack: Stack, directions: Directions, tol: np.ndarray, max_iter: int, max_evaluations: float = np.inf
+    stack: Stack,
+    directions: Directions,
+    tol: np.ndarray,
+    max_iter: int,
+    max_evaluations: float = np.inf,
+    watch: Watch | None = None,
 ) -> Solution:
     """Minimise the objectives of a stack until no entry of a gradient is larger than `tol` (K,).
 
     Each model stops on its own; the stack is consumed. Raises KeyboardInterrupt before the first iteration has ended.
     """
     n_models = len(stack.params)
+    is_enough: np.ndarray | bool = False
     found = Solution.begun(stack.params.copy())
     alive, moved = np.arange(n_models), np.ones(n_models, dtype=bool)
     before, steepest = stack.value, np.full(n_models, np.inf)
@@ -272,8 +290,8 @@ def descend(
             largest = _largest(stack.gradient)
             fall = before - stack.value
             fallen = fall > stack.rounding
-            limit = iteration == max_iter or stack.n_evaluations >= max_evaluations
-            if limit or not all((fallen & moved & (largest > tol)).tolist()):
+            limit = iteration == max_iter or stack.n_evaluations >= max_evaluations or is_enough
+            if np.any(limit) or not all((fallen & moved & (largest > tol)).tolist()):
                 at_rest = largest <= small_enough(tol, stack.value, stack.params)
                 # where the last step has left a share of its slope, the next ones fall as far, however flat it is
                 at_rest &= ~(stack.left * fall > AHEAD * tol * np.maximum(stack.value, LEAST))
@@ -296,13 +314,17 @@ def descend(
                     stack.keep(rest)
                     directions.keep(rest)
             before, steepest = stack.value, largest
+            if watch is not None:
+                watch.begins()
             moved = stack.move(directions(stack), directions.slope_left)
             for model, value in zip(alive, stack.value.tolist(), strict=True):
                 found.curve[model].append(value)
-    except KeyboardInterrupt:
+            if watch is not None:
+                is_enough = watch.ended(alive, stack.params, stack.value)
+    except KeyboardInterrupt as interrupt:
         if not all(found.curve):
             raise
         found.params[alive], found.bound[alive] = stack.params, _largest(stack.gradient)
-        found.interrupted = True
+        found.interrupted = interrupt
     found.n_evaluations = stack.n_evaluations
     return found

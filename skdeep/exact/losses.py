@@ -132,23 +132,24 @@ class OfResiduals(OfColumns):
 
 
 class SoftmaxLoss(RowLoss):
-    """Cross-entropy of a softmax, of codes (n,), with label smoothing."""
+    """Cross-entropy of a softmax, of codes (n,) or probabilities (n, C), with label smoothing."""
 
     separable = False
     shift_invariant = True
 
-    def __init__(self, codes: np.ndarray, n_scores: int, smoothing: float = 0.0):
-        self.codes, self.n_scores = codes, n_scores
-        self._each = np.arange(len(codes))
-        self.target = np.full((n_scores, len(codes)), smoothing / n_scores)
-        self.target[codes, self._each] += 1 - smoothing
-        self._smoothing = smoothing
-        self._own = codes * len(codes) + self._each
+    def __init__(self, target: np.ndarray, n_scores: int, smoothing: float = 0.0):
+        n, self.n_scores = len(target), n_scores
+        self.target, self._own = np.full((n_scores, n), smoothing / n_scores), None
+        if target.ndim == 2:
+            self.target += (1 - smoothing) * target.T
+        else:
+            self.target[target, np.arange(n)] += 1 - smoothing
+            self._own = None if smoothing else target * n + np.arange(n)
         self._same = np.equal(*pairs(n_scores)).astype(float)[:, None]
 
     def at(self, scores: np.ndarray) -> At:
         shifted = scores - scores.max(1, keepdims=True)
-        if self._smoothing:
+        if self._own is None:
             of_target = np.einsum("kcn,cn->kn", shifted, self.target)
         else:
             of_target = shifted.reshape(len(shifted), -1).take(self._own, axis=1)
@@ -174,11 +175,11 @@ class SoftmaxLoss(RowLoss):
         scores.sub_(torch.from_numpy(largest)).clamp_(min=_LEAST_EXPONENT).exp_()
         each, by_row = scores.view(n * K, -1), np.ascontiguousarray(weight.T)
         each.mul_(torch.from_numpy(by_row).view(-1, 1) / each.sum(1, keepdim=True))
-        if self._smoothing:
-            each.sub_(torch.from_numpy(by_row).view(-1, 1) * (self._smoothing / self.n_scores))
-            by_row *= 1 - self._smoothing
-        own = np.arange(n * K).reshape(n, K) * self.n_scores + self.codes[:, None]
-        each.view(-1).numpy()[own] -= by_row
+        if self._own is None:
+            each.view(n, K, -1).sub_(torch.from_numpy(by_row[:, :, None] * self.target.T[:, None]))
+        else:
+            own = np.arange(n * K).reshape(n, K) * self.n_scores + (self._own // n)[:, None]
+            each.view(-1).numpy()[own] -= by_row
 
     def second(self, scores: np.ndarray, at: At) -> np.ndarray:
         p = at.gradient + self.target

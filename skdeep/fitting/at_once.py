@@ -44,7 +44,7 @@ def book(stack: Stack, solution: Solution, params: list[torch.Tensor]) -> None:
         p.size = sizes[m]
         if not (math.isfinite(p.size) and math.isfinite(curve[-1])):
             p.error = f"the training loss became {curve[-1]} in iteration {p.n_iter}"
-        p.interrupted = solution.interrupted and solution.stopped[m] is None
+        p.interrupted = bool(solution.interrupted) and solution.stopped[m] is None
         p.stopped, p.certificate = solution.stopped[m], float(solution.bound[m])
         p.params = params if len(members) == 1 else [part[m : m + 1] for part in params]
         if observer is not None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from skdeep.data.problem import Problem
 from skdeep.engine import losses
 from skdeep.engine import values as of_values
 from skdeep.engine.losses import Loss
@@ -19,11 +18,6 @@ _OF_VALUES = (of_values.SquaredValues, of_values.HuberValues, of_values.Insensit
 _KNOWN = (losses.Softmax, losses.Logistic, losses.SquaredError, *_HINGES, *_OF_VALUES)
 #: Losses of values that have kinks, or may have.
 _KINKED = (of_values.AbsoluteValues, of_values.QuantileValues, of_values.InsensitiveValues)
-
-
-def takes_targets(problem: Problem, loss: Loss) -> bool:
-    """Tell whether targets are what the losses here take: of several classes, one for each row."""
-    return not problem.is_soft or problem.target.shape[1] == 1 or loss.target == "values"
 
 
 def is_known(loss: Loss) -> bool:
@@ -51,7 +45,7 @@ def row_loss(loss: Loss, target: np.ndarray, n_outputs: int) -> RowLoss:
     """Make the smooth loss of rows with these targets."""
     amount = loss.smoothing
     if type(loss) is losses.Softmax:
-        return SoftmaxLoss(target.astype(np.intp), n_outputs, amount)
+        return SoftmaxLoss(target if target.ndim == 2 else target.astype(np.intp), n_outputs, amount)
     if type(loss) is losses.WestonWatkinsHinge:
         return SquaredWestonWatkins(target.astype(np.intp), n_outputs)
     columns = _columns(target)

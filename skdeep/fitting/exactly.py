@@ -6,7 +6,9 @@ hinges, and penalties with an L1 norm, are solved to a relative duality gap of `
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +17,8 @@ from skdeep.data.problem import Problem
 from skdeep.engine.losses import Loss
 from skdeep.engine.networks import Linear, Network
 from skdeep.engine.per_model import groups
+from skdeep.engine.progress import BY_CALLBACK, Halt
+from skdeep.engine.training import judge_start
 from skdeep.exact import (
     descent,
     elastic_net,
@@ -40,14 +44,14 @@ from skdeep.exact.rows import Rows, SparseRows
 from skdeep.exact.value_losses import HuberLoss
 from skdeep.fitting.at_once import begin, book
 from skdeep.fitting.coordinates import Arrays, solve_by_rows
-from skdeep.fitting.exact_losses import hinges, is_known, kinked, n_unknowns, row_loss, takes_targets
+from skdeep.fitting.exact_losses import hinges, is_known, kinked, n_unknowns, row_loss
 from skdeep.fitting.recipe import Member, Recipe, Stack, rows_and_weights
 from skdeep.fitting.variables import Centring, Variables, rows_of, weights_of
 
 #: Values of rows up to which these are kept in float64 while a solver runs.
 _MAX_VALUES = 2**25
 #: Unknowns of the largest system that is solved for a direction.
-_MAX_SYSTEM = 1024
+MAX_SYSTEM = 1024
 #: Most unknowns of losses with kinks, where they are one system.
 _MAX_SYSTEM_OF_KINKS = 4096
 #: Iterations, or evaluations, that are enough to come to an optimum from anywhere: with fewer, a model may end before.
@@ -69,7 +73,7 @@ def solves(recipe: Recipe, problem: Problem) -> bool:
     """Tell whether linear models with a smooth objective are trained here."""
     if recipe.device.type != "cpu" or recipe.dtype is not torch.float64:
         return False
-    return fits_memory(problem) and is_known(recipe.loss) and takes_targets(problem, recipe.loss)
+    return fits_memory(problem) and is_known(recipe.loss)
 
 
 def fits_memory(problem: Problem) -> bool:
@@ -113,13 +117,35 @@ def _parts(stack: Stack) -> list[list[int]]:
 
 def _found(stack: Stack) -> tuple[Solution, list[torch.Tensor]] | None:
     """Find the optima of models, and the parameters of their network; None where a closed form tells too little."""
+    recipe, network, members = stack.recipe, stack.network, stack.members
+    max_iter = _most_iterations(stack)
+    arrays, variables, back = _posed(stack)
+
+    def some(models: np.ndarray, arrays: Arrays, max_iter: int) -> Solution:
+        return _solved(recipe, [members[m] for m in models], arrays, max_iter)
+
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        if recipe.closed_form:
+            unit = variables.scale if network.columns.unit is None else variables.scale * network.columns.unit
+            solution = _closed_form(recipe, arrays, np.atleast_2d(unit))
+        else:
+            solution = solve_by_rows(some, arrays, recipe.loss, max_iter, recipe.solver == "lbfgs")
+            solution = _solved(recipe, members, arrays, max_iter) if solution is None else solution
+    return None if solution is None else (solution, back(solution.params))
+
+
+def _most_iterations(stack: Stack) -> int:
+    return int(max(min(stack.epochs, member.progress.max_iter) for member in stack.members))
+
+
+def _posed(stack: Stack) -> tuple[Arrays, Variables, Callable[[np.ndarray], list[torch.Tensor]]]:
+    """Put a stack in arrays; return them, their columns, and what makes a network's parameters of those found there."""
     recipe, problem, network, members = stack.recipe, stack.problem, stack.network, stack.members
     (index, weight), variables = weights_of(problem, members), Variables.of(network)
     rows = rows_of(problem, network, index, variables, recipe.loss.target == "values")
     target = problem.target if index is None else problem.target[index]
     rho, kappa = variables.strengths(stack.penalty, network.columns.unit)
     tol = np.array([member.progress.tol for member in members])
-    max_iter = int(max(min(stack.epochs, member.progress.max_iter) for member in members))
     start = np.zeros((len(members), recipe.n_outputs, rows.shape[1]))
     if members[0].progress.warm and not recipe.closed_form:
         start = variables.forth(network)
@@ -130,32 +156,100 @@ def _found(stack: Stack) -> tuple[Solution, list[torch.Tensor]] | None:
     elif isinstance(rows, SparseRows):
         rows = rows.cheapest()
 
-    def some(models: np.ndarray, arrays: Arrays, max_iter: int) -> Solution:
-        return _solved(recipe, [members[m] for m in models], arrays, max_iter)
+    def back(params: np.ndarray) -> list[torch.Tensor]:
+        if moved is not None:
+            centring.back_(params)
+        # of all shifts that change nothing, the same in every stack: calibrations and scores by class look at them
+        shifts = recipe.solver == "exact" and recipe.loss.shift_invariant
+        if shifts and rho.ndim == 2:
+            _settle_shifts(params, (kappa > 0) & (rho == 0))
+        found = variables.back(params)
+        if shifts and len(found) > 1:
+            found[1] -= found[1].mean(1, keepdims=True)
+        return [torch.from_numpy(part).to(network.params[0].dtype) for part in found]
 
-    by_gradient, alike = recipe.solver == "lbfgs", network.columns.scale is not None
-    arrays = Arrays(rows, target, weight, rho, kappa, start, tol, alike)
+    arrays = Arrays(rows, target, weight, rho, kappa, start, tol, network.columns.scale is not None)
+    return arrays, variables, back
+
+
+class _Watched(descent.Watch):
+    """Who watches a stack of linear models."""
+
+    def __init__(self, stack: Stack, start: np.ndarray, back: Callable[[np.ndarray], list[torch.Tensor]]):
+        self.stack, self.params, self._back = stack, start.copy(), back
+        self.models = np.arange(len(start))  # that are solved at a time
+
+    def begins(self) -> None:
+        if self.stack.observer is not None:
+            self.stack.observer.epoch_begin(self.stack.members[0].progress.n_iter)
+
+    def ended(self, models: np.ndarray, params: np.ndarray, value: np.ndarray) -> np.ndarray:
+        network, monitor, observer = self.stack.network, self.stack.monitor, self.stack.observer
+        models = self.models[models]
+        self.params[models] = params
+        self.put()
+        watched: Iterable[tuple[Any, Any]] = [(None, None)] * len(models)
+        if monitor is not None:
+            own = network if len(models) == network.n_models else network.select(models)
+            watched = zip(*(found.tolist() for found in monitor(own, models)), strict=True)
+        end = np.ones(len(models), dtype=bool)
+        for k, (m, own_value, (score, validation_loss)) in enumerate(zip(models, value.tolist(), watched, strict=True)):
+            p = self.stack.members[m].progress
+            if p.has_diverged(own_value, validation_loss, "iteration"):
+                continue
+            best = p.record(own_value, score, validation_loss)
+            if p.watch_score and best:
+                p.params = network.copy_of(m)
+            if observer is not None and observer.epoch_end(p.n_iter - 1, p, network, best):
+                p.stopped = BY_CALLBACK
+            elif p.watch_score and p.stalled:
+                p.stopped = "Validation score did not improve."
+            end[k] = p.stopped is not None or p.n_iter >= p.max_iter
+        return end
+
+    def put(self) -> None:
+        """Put the network where the models are."""
+        for mine, new in zip(self.stack.network.params, self._back(self.params.copy()), strict=True):
+            mine.copy_(new)
+
+
+@torch.no_grad()
+def solve_watched(stack: Stack) -> bool:
+    """Train a stack of linear models of a smooth objective, and tell who watches of each iteration.
+
+    Return False where nothing is done, since models have different columns or norms.
+    """
+    recipe, network, members = stack.recipe, stack.network, stack.members
+    if len(_parts(stack)) > 1 or stack.penalty.alpha.ndim > 1 or any(member.stretch != 1 for member in members):
+        return False
+    arrays, _, back = _posed(stack)
+    progress = [member.progress for member in members]
+    judge_start(network, progress, stack.monitor)
+    watch = _Watched(stack, arrays.start, back)
+    if stack.observer is not None:
+        stack.observer.train_begin(network, None)
+    loss = row_loss(recipe.loss, arrays.target, recipe.n_outputs)
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        if recipe.closed_form:
-            unit = variables.scale if network.columns.unit is None else variables.scale * network.columns.unit
-            solution = _closed_form(recipe, arrays, np.atleast_2d(unit))
-        else:
-            solution = solve_by_rows(some, arrays, recipe.loss, max_iter, by_gradient)
-            solution = _solved(recipe, members, arrays, max_iter) if solution is None else solution
-    if solution is None:
-        return None
-    if moved is not None:
-        centring.back_(solution.params)
-    # of all shifts that change nothing, the same in every stack: calibrations and scores by class look at them
-    shifts = recipe.solver == "exact" and recipe.loss.shift_invariant
-    if shifts and rho.ndim == 2:
-        _settle_shifts(solution.params, (kappa > 0) & (rho == 0))
-    dtype = network.params[0].dtype
-    found = variables.back(solution.params)
-    if shifts and len(found) > 1:
-        found[1] -= found[1].mean(1, keepdims=True)
-    params = [torch.from_numpy(part) for part in found]
-    return solution, params if dtype is torch.float64 else [part.to(dtype) for part in params]
+        own = replace(arrays, tol=arrays.tol * recipe.loss.slope)
+        found = _descend(recipe, own, loss, _most_iterations(stack), watch)
+    watch.params = found.params
+    if still := [m for m, p in enumerate(progress) if p.n_iter == 0 and p.error is None]:  # they begin at rest
+        if found.interrupted:
+            raise KeyboardInterrupt
+        watch.begins()
+        watch.models = np.array(still)
+        watch.ended(np.arange(len(still)), found.params[still], np.array([found.curve[m][-1] for m in still]))
+    watch.put()
+    if stack.observer is not None:
+        stack.observer.train_end(network)
+    for m, p in enumerate(progress):
+        p.stopped = p.stopped or found.stopped[m] or (BY_CALLBACK if isinstance(found.interrupted, Halt) else None)
+        p.interrupted = bool(found.interrupted) and p.stopped is None
+        p.size = float(np.abs(found.params[m]).max())
+        if not p.watch_score and stack.observer is None:  # else the model may be an earlier one, or a callback's
+            p.certificate = found.bound[m] / recipe.loss.slope
+        p.params = p.params if p.watch_score and p.params is not None else network.copy_of(m)
+    return True
 
 
 def _settle_shifts(params: np.ndarray, is_lasso: np.ndarray) -> None:
@@ -209,35 +303,35 @@ def _closed_form(recipe: Recipe, arrays: Arrays, unit: np.ndarray) -> Solution |
     return newton_cg.ridge(rows, loss, weight, rho, tol) if newton_cg.suits(rows) else None
 
 
-def _descend(recipe: Recipe, arrays: Arrays, loss: RowLoss, max_iter: int) -> Solution:
-    """Minimise smooth objectives; separable losses column by column."""
+def _descend(recipe: Recipe, arrays: Arrays, loss: RowLoss, max_iter: int, watch: _Watched | None = None) -> Solution:
+    """Minimise smooth objectives; separable losses column by column, unless all are watched together."""
     rows, weight, rho, params, tol = arrays.rows, arrays.weight, arrays.rho, arrays.start, arrays.tol
     n_models, n_scores, n_columns = params.shape
     max_fun = recipe.settings.max_fun - arrays.spent
-    if type(loss) is SquaredLoss:
+    if type(loss) is SquaredLoss and watch is None:
         at_once = next((way for way in (wide, moments, newton_cg) if way.suits(rows)), None)
         solution = None if at_once is None else at_once.ridge(rows, loss, weight, rho, tol)
         if solution is not None:
             return solution
-    if arrays.alike and n_models == 1 and type(loss) is SquaredHinges and finite_newton.suits(rows):
+    if watch is None and arrays.alike and n_models == 1 and type(loss) is SquaredHinges and finite_newton.suits(rows):
         own_rho, own_tol = (np.repeat(part, n_scores, axis=0) for part in (rho, tol))
         limit = min(max_iter, max_fun)
         found = finite_newton.solve(rows, loss.target, weight[0], own_rho, params[0], own_tol, limit)
         if found is not None:
             return found.together(n_scores)
-    if isinstance(loss, OfColumns) and n_scores > 1:
+    if watch is None and isinstance(loss, OfColumns) and n_scores > 1:
         weight = weight if len(weight) == 1 else np.repeat(weight, n_scores, axis=0)
         rho = np.repeat(rho, n_scores, axis=0) if rho.ndim == 2 else rho.reshape(-1, n_columns)
         tol = np.repeat(tol, n_scores)
         loss, params = loss.apart(n_models), params.reshape(-1, 1, n_columns)
-    if isinstance(loss, HuberLoss):
+    if watch is None and isinstance(loss, HuberLoss):
         params = huber.starts(rows, loss, weight, rho, params)
     system = n_columns * (1 if loss.separable else n_scores)
     # Newton's where these are cheap, or wanted, or all that knows of the curvature
     has_rivals = newton_rivals.suits(rows, loss, rho)
-    newton = has_rivals or (system <= _MAX_SYSTEM and (loss.piecewise or recipe.newton_params is None))
+    newton = has_rivals or (system <= MAX_SYSTEM and (loss.piecewise or recipe.newton_params is None))
 
-    by_products = loss.piecewise and isinstance(rows, SparseRows)
+    by_products = loss.piecewise and isinstance(rows, SparseRows) and (watch is None or not loss.separable)
     if by_products and newton:  # conjugate gradients end too soon, or never, where little holds parameters
         by_products = not ((rho > 0) & (rho < WEAK * rows.diagonal(weight))).any()
     by_pairs = not (newton or by_products)
@@ -254,7 +348,7 @@ def _descend(recipe: Recipe, arrays: Arrays, loss: RowLoss, max_iter: int) -> So
     has_path = len(batches) > 1 and len({own.tobytes() for own in weight}) < n_models
     ends_there = not params.any() and min(max_iter, max_fun) >= _ENOUGH
     params = newton_rivals.start(way, rows, weight, rho, params) if ends_there else params
-    if n_models > 1 and ends_there and (has_path or loss.piecewise or by_pairs):
+    if watch is None and n_models > 1 and ends_there and (has_path or loss.piecewise or by_pairs):
         kind = np.arange(len(params)) % (n_alike := len(params) // n_models)
         if by_pairs and len(weight) > 1:
             squares = rows.diagonal(weight)
@@ -265,7 +359,9 @@ def _descend(recipe: Recipe, arrays: Arrays, loss: RowLoss, max_iter: int) -> So
         for models in batches:
             own = weight if len(weight) == 1 else weight[models]
             part = descent.Stack(rows, loss.keep(models), own, rho[models], params[models])
-            parts.append(descent.descend(part, way.again(models), tol[models], max_iter, max_fun))
+            if watch is not None:
+                watch.models = models
+            parts.append(descent.descend(part, way.again(models), tol[models], max_iter, max_fun, watch))
             if parts[-1].interrupted and len(parts[-1].params) < len(params):
                 raise KeyboardInterrupt
         solution = Solution.joined(parts)

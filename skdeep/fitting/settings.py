@@ -93,6 +93,8 @@ warmup_epochs : float, default=0
     Length of a linear ramp of the learning rate at the start, in epochs; goes with every schedule.
 max_grad_norm : float, default=None
     Scale the gradient down to this norm where it is larger.
+shuffle : bool, default=True
+    Whether to draw a new order of the rows in each epoch.
 """
 
 _STEPS = (
@@ -116,8 +118,6 @@ batch_size : int or "auto", default="auto"
     Rows per step. "auto" is the estimator's default. For the linear classifiers, this is min(200, n_samples), and
     with sparse rows as many as have one value for each column on average, where these are more, up to a sixteenth
     of all. A batch that holds all rows gives the exact, deterministic gradient.
-shuffle : bool, default=True
-    Whether to draw a new order of the rows in each epoch.
 """
 )
 
@@ -284,6 +284,7 @@ class AdamW(Adam):
 class LBFGS(Solver):
     r"""Settings of full-batch steps: Newton's up to 1024 weights of a linear model, L-BFGS beyond and for networks.
 
+    L-BFGS it is as well in single precision, of rows that are not in memory, and of outputs that are never negative.
     To be passed as ``solver`` of a classifier, in place of the name "lbfgs"; see `SGD`. Iterations count as epochs: up
     to the classifier's ``max_iter``, or until no entry of the gradient is larger than its ``tol``.
 

@@ -21,7 +21,7 @@ from skdeep.engine.training import Plan, train
 from skdeep.exact.descent import Solution
 from skdeep.fitting.at_once import EXACT, begin, book
 from skdeep.fitting.courses import clean_loss, following
-from skdeep.fitting.exactly import has_exact_solver, solve_by_products, solve_exactly
+from skdeep.fitting.exactly import has_exact_solver, solve_by_products, solve_exactly, solve_watched
 from skdeep.fitting.recipe import Member, Recipe, Stack, common, in_standardised_units, mean_weights, rows_and_weights
 from skdeep.solvers.closed_form import Ridge
 from skdeep.solvers.full_batch import minimise
@@ -50,17 +50,21 @@ def _batches(
 
 
 def _by_full_batches(stack: Stack) -> None:
-    """Train by steps of Newton or L-BFGS over all rows."""
+    """Train by steps over all rows: of linear models in NumPy, where these are in memory and double precision."""
     recipe, problem, network, members = stack.recipe, stack.problem, stack.network, stack.members
-    if not stack.is_watched and has_exact_solver(recipe, problem, network):
-        return solve_exactly(stack)
+    if has_exact_solver(recipe, problem, network):
+        if not stack.is_watched:
+            solve_exactly(stack)
+            return
+        if solve_watched(stack):
+            return
     alike = not isinstance(common(rows_and_weights(members)[0]), list)
     chunk = max(1, chunk_rows(network, problem.rows()) // (1 if alike else len(members)))
     # nothing is drawn: one generator for all, so that models of the same rows share their passes
     batches, mean_weight = _batches(problem, members, [members[0].state.generator] * len(members), chunk)
     objective = Objective(network, recipe.loss, stack.penalty, batches, mean_weight)
     progress, limits = [member.progress for member in members], (stack.epochs, recipe.settings.max_fun)
-    minimise(objective, *limits, progress, stack.monitor, stack.observer, recipe.newton_params)
+    minimise(objective, *limits, progress, stack.monitor, stack.observer)
 
 
 def _by_steps(stack: Stack) -> None:

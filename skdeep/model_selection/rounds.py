@@ -31,6 +31,7 @@ from skdeep.model_selection.fronts import (
     shared_fronts,
 )
 from skdeep.model_selection.grid import asks_for_labels
+from skdeep.model_selection.grid_rows import Split
 from skdeep.model_selection.plain import (
     as_numbers,
     fit_and_score_plain,
@@ -50,8 +51,6 @@ _NOTHING: dict[str, Any] = {}
 _WARM_UP_SHAPE = 40, 5
 #: Kinds of estimators that this process has warmed up, for so many classes at least.
 _WARM: dict[type, int] = {}
-
-Split = tuple[np.ndarray, np.ndarray]
 
 
 @dataclass

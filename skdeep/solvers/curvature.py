@@ -1,13 +1,13 @@
-r"""Second derivatives of the objectives of a stack of linear models, by pairs of scores.
+r"""Second derivatives of the objectives of a stack of linear models, score by score.
 
-The Hessian of model k, in the columns z that its parameters multiply (centred, scaled, a one for the intercept), is the
-sum over rows of the loss's second derivative in the scores, H_i (C, C), times the outer product of the row with itself,
-plus the penalty's curvature on the diagonal:
+The block of score c in the Hessian of model k, in the columns z that its parameters multiply (centred, scaled, a one
+for the intercept), is the sum over rows of the loss's second derivative in that score, h_i, times the outer product of
+the row with itself, plus the penalty's curvature on the diagonal:
 
-.. math:: \nabla^2 L = \frac{1}{\sum_i w_i} \sum_i w_i\, H_i \otimes z_i z_i^T + \alpha\, \mathrm{diag}(s^2)
+.. math:: \nabla^2_c L = \frac{1}{\sum_i w_i} \sum_i w_i\, h_{ic}\, z_i z_i^T + \alpha\, \mathrm{diag}(s^2)
 
-A pair of scores has a block (D, D) of it, which takes :math:`D^2` multiply-adds per row. Where all rows have the same
-:math:`H_i`, as where all scores are zero, each block is the product of the columns times a factor.
+It takes :math:`D^2` multiply-adds per row. Where all rows have the same :math:`h_i`, as where all scores are zero, each
+block is the product of the columns times a factor.
 """
 
 from __future__ import annotations
@@ -58,16 +58,15 @@ def ridge(objective: Objective) -> Tensor:
 
 
 def curvature(
-    objective: Objective, models: np.ndarray, point: Tensor, pairs: Tensor | None = None, average: bool = False
+    objective: Objective, models: np.ndarray, point: Tensor, average: bool = False
 ) -> Iterator[tuple[slice, Objective, Tensor]]:
-    """Compute blocks ``(m, n, D, D)`` of pairs of scores (2, n), at points ``(k, P)`` of models; without the penalty.
+    """Compute blocks ``(m, C, D, D)`` of scores, at points ``(k, P)`` of models; without the penalty.
 
-    By default, the pairs are each score with itself; `average` gives the one block (m, 1, D, D) that all of these would
-    have if all rows and scores had the average second derivative. Bounded in memory: a slice of the models at a time,
-    with the objectives of these.
+    `average` gives the one block (m, 1, D, D) that all of these would have if all rows and scores had the average
+    second derivative. Bounded in memory: a slice of the models at a time, with the objectives of these.
     """
     # rows that all share are read once for as many models as fit; else each model has its own anyway
-    entries = _count(objective, pairs) * width(objective) ** 2
+    entries = objective.network.params[0].shape[1] * width(objective) ** 2
     size = max(1, _HESSIAN_ENTRIES // entries) if objective.batches.shared else 1
     for start in range(0, len(models), size):
         part = slice(start, start + size)
@@ -75,7 +74,7 @@ def curvature(
         own = objective if everyone else objective.select(models[part])
         assert isinstance(own.network, Linear)
         own.move(point[part])
-        total = _average_blocks(own) if average else _blocks(own, pairs)
+        total = _average_blocks(own) if average else _blocks(own)
         scale = own.network.scale
         if scale is not None:
             scale = F.pad(scale, (0, total.shape[-1] - scale.shape[-1]), value=1.0).unsqueeze(1)
@@ -122,7 +121,7 @@ def _average_blocks(objective: Objective) -> Tensor:
         weight = None if weight is None else weight.unsqueeze(2)
         for start in range(0, len(X), step):
             rows = slice(start, start + step)
-            second = objective.loss.hessian_diagonal(scores[:, rows], target[:, rows])
+            second = objective.loss.second(scores[:, rows], target[:, rows])
             second = second if weight is None else second * weight[:, rows]
             average += second.mean(2).sum(1).view(-1, 1, 1, 1)
         for model, product in enumerate(products):
@@ -132,49 +131,41 @@ def _average_blocks(objective: Objective) -> Tensor:
     return average.div_(_total_weight(objective, average)) * products.unsqueeze(1)
 
 
-def _count(objective: Objective, pairs: Tensor | None) -> int:
-    return objective.network.params[0].shape[1] if pairs is None else pairs.shape[1]
-
-
-def _blocks(objective: Objective, pairs: Tensor | None) -> Tensor:
-    """Compute blocks (K, n, D, D) in columns that are centred, but not scaled, summed over the rows."""
+def _blocks(objective: Objective) -> Tensor:
+    """Compute blocks (K, C, D, D) in columns that are centred, but not scaled, summed over the rows."""
     network, batches = objective.network, objective.batches
     assert isinstance(network, Linear)
     n_models, n_scores, _ = network.params[0].shape
-    n_inputs, n_pairs, center = width(objective), _count(objective, pairs), network.center
+    n_inputs, center = width(objective), network.center
     # models with the same rows share the products of their centred columns, which are scaled at the end
     together = batches.shared and (center is None or len(center) == 1)
     parts = [slice(0, n_models)] if together else [slice(m, m + 1) for m in range(n_models)]
     upper = torch.triu_indices(n_inputs, n_inputs, device=network.params[0].device)
-    many = 2 * n_pairs * n_models >= n_inputs * len(parts)
+    many = 2 * n_scores * n_models >= n_inputs * len(parts)
     add_, n_products = (_add_products_, upper.shape[1]) if many else (_add_weighted_products_, n_inputs)
-    of_scores = n_scores if pairs is None else n_scores**2
-    step = max(1, _STEP_ENTRIES // (n_products + of_scores * n_models // len(parts)))
-    total = network.params[0].new_zeros(n_models, n_pairs, n_products, *() if many else (n_inputs,))
+    step = max(1, _STEP_ENTRIES // (n_products + n_scores * n_models // len(parts)))
+    total = network.params[0].new_zeros(n_models, n_scores, n_products, *() if many else (n_inputs,))
     for X, scores, target, weight in _chunks(objective):
         for start in range(0, len(X), step):
             rows = slice(start, start + step)
             for part in parts:
                 t = target if len(target) == 1 else target[part]
-                if pairs is None:
-                    second = objective.loss.hessian_diagonal(scores[part, rows], t[:, rows])
-                else:
-                    second = objective.loss.hessian(scores[part, rows], t[:, rows])[..., pairs[0], pairs[1]]
+                second = objective.loss.second(scores[part, rows], t[:, rows])
                 if weight is not None:
                     w = weight if len(weight) == 1 else weight[part]
                     second = second * w[:, rows, None]
                 add_(total[part], second, _columns(network, X[rows], part.start), upper)
     batches.group.sum_([total])
     if many:
-        half, total = total, total.new_empty(n_models, n_pairs, n_inputs, n_inputs)
+        half, total = total, total.new_empty(n_models, n_scores, n_inputs, n_inputs)
         total[..., upper[0], upper[1]] = total[..., upper[1], upper[0]] = half
     return total
 
 
 def _add_products_(total: Tensor, second: Tensor, Z: Tensor, upper: Tensor) -> None:
-    """Add, in place, ``total[k, p] += sum_b second[k, b, p] Z[b, i] Z[b, j]`` for pairs (i, j) in `upper`.
+    """Add, in place, ``total[k, c] += sum_b second[k, b, c] Z[b, i] Z[b, j]`` for pairs (i, j) in `upper`.
 
-    One matrix product for all models and pairs of scores: the way where these are more than the columns.
+    One matrix product for all models and scores: the way where these are more than the columns.
     """
     factors, columns = second.transpose(1, 2).flatten(0, 1), Z.T.contiguous()
     products, start = Z.new_empty(upper.shape[1], len(Z)), 0
@@ -186,7 +177,7 @@ def _add_products_(total: Tensor, second: Tensor, Z: Tensor, upper: Tensor) -> N
 
 
 def _add_weighted_products_(total: Tensor, second: Tensor, Z: Tensor, upper: Tensor) -> None:
-    """Add, in place, ``total[k, p] += sum_b second[k, b, p] Z[b] Z[b]^T``: a product per model and pair of scores."""
+    """Add, in place, ``total[k, c] += sum_b second[k, b, c] Z[b] Z[b]^T``: a product per model and score."""
     for model, factors in zip(total, second, strict=True):
-        for pair, factor in zip(model, factors.T, strict=True):
-            pair.addmm_((Z * factor.unsqueeze(1)).T, Z)
+        for block, factor in zip(model, factors.T, strict=True):
+            block.addmm_((Z * factor.unsqueeze(1)).T, Z)

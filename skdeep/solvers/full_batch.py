@@ -1,8 +1,8 @@
 r"""The full-batch solver for smooth objectives: a stack of K models, each with its own line search and stopping rule.
 
 Each pass over the rows, in chunks, evaluates every model at its own trial point; a model whose trial is good enough
-moves there, which ends an iteration for it, and looks for its next direction. Directions are Newton's for linear models
-of few parameters, and L-BFGS's else.
+moves there, which ends an iteration for it, and looks for its next direction, which is L-BFGS's. Linear models are
+here where NumPy's solvers (`skdeep.exact`) are not for them: of rows that are not in memory, or in single precision.
 
 Nocedal & Wright, *Numerical Optimization*, 2nd edition, algorithm 7.5.
 """
@@ -16,14 +16,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skdeep.engine.networks import Linear
 from skdeep.engine.objective import Objective
 from skdeep.engine.per_model import index_of, to_device, to_numpy64
 from skdeep.engine.progress import BY_CALLBACK, Progress, end_early
 from skdeep.engine.training import Monitor, Observer, judge_start
 from skdeep.solvers.lbfgs import LBFGS
 from skdeep.solvers.line_search import LineSearch
-from skdeep.solvers.newton import Newton
 
 
 @dataclass
@@ -33,7 +31,7 @@ class _Stack:
     objective: Objective
     progress: list[Progress]
     number: np.ndarray  # of each model among all that there were
-    directions: Newton | LBFGS
+    directions: LBFGS
     search: LineSearch
     point: Tensor
     value: np.ndarray
@@ -41,13 +39,11 @@ class _Stack:
     direction: Tensor
 
     @classmethod
-    def begin(cls, objective: Objective, progress: list[Progress], max_newton_params: int | None) -> _Stack:
+    def begin(cls, objective: Objective, progress: list[Progress]) -> _Stack:
         """Begin where the network is."""
         point = objective.start()
         value, gradient = objective(point)
-        limit = Newton.max_params if max_newton_params is None else max_newton_params
-        newton = isinstance(objective.network, Linear) and point.shape[1] <= limit
-        directions = Newton(objective) if newton else LBFGS.begin(objective, point)
+        directions = LBFGS.begin(objective, point)
         number, search = np.arange(len(progress)), LineSearch.begin(value, np.zeros(len(value)))
         return cls(objective, progress, number, directions, search, point, value, gradient, torch.zeros_like(point))
 
@@ -114,22 +110,20 @@ def minimise(
     progress: list[Progress],
     monitor: Monitor | None = None,
     observer: Observer | None = None,
-    newton_params: int | None = None,
 ) -> list[Progress]:
     """Minimise the objective of each model of a stack until its gradient's largest entry is at most its ``tol``.
 
     The objective's ``batches`` are chunks of the data, summed into one gradient; `max_fun` bounds its evaluations. With
     ``watch_score``, the validation score can stop a model as well; `monitor` and `observer` are as in
-    `skdeep.engine.training.train`. Directions are Newton's for linear models of up to `newton_params` parameters (None:
-    ``Newton.max_params``). Returned is `progress`, with the final parameters in it. A keyboard interrupt ends training
-    as `skdeep.engine.progress.end_early` says.
+    `skdeep.engine.training.train`. Returned is `progress`, with the final parameters in it. A keyboard interrupt ends
+    training as `skdeep.engine.progress.end_early` says.
     """
     network = objective.network
     judge_start(network, progress, monitor)
     if observer is not None:
         observer.train_begin(network, None)
     try:
-        stack = _Stack.begin(objective, progress, newton_params)
+        stack = _Stack.begin(objective, progress)
         n_left, ended = max_fun - 1, stack.number  # evaluations, and models whose iteration has ended
         while True:
             if len(ended):
@@ -163,12 +157,7 @@ def minimise(
 
 
 def _end_of_iteration(
-    stack: _Stack,
-    ended: np.ndarray,
-    stuck: np.ndarray,
-    spent: bool,
-    monitor: Monitor | None,
-    observer: Observer | None,
+    stack: _Stack, ended: np.ndarray, stuck: np.ndarray, spent: bool, monitor: Monitor | None, observer: Observer | None
 ) -> None:
     """Book an iteration of the models that have ended one, and decide which of them stop."""
     alright = [m for m in ended if not stack.progress[m].has_diverged(float(stack.value[m]), step="iteration")]
