@@ -250,7 +250,7 @@ def _descend(recipe: Recipe, arrays: Arrays, loss: RowLoss, max_iter: int) -> So
 
     way = directions(np.arange(len(params)))
     batches = in_batches(np.arange(len(params)), rows, loss, way)
-    has_path = len(batches) > 1 and len({own.tobytes() for own in weight}) < n_models
+    has_path = len(batches) > 1 and len(normal.distinct(weight)[0]) < n_models
     ends_there = not params.any() and min(max_iter, max_fun) >= _ENOUGH
     params = newton_rivals.start(way, rows, weight, rho, params) if ends_there else params
     if n_models > 1 and ends_there and (has_path or loss.piecewise or not newton):
