@@ -10,9 +10,11 @@ its minimum, which Newton's method finds roughly, has slopes that are the next b
 
 from __future__ import annotations
 
+import itertools
 from typing import NamedTuple
 
 import numpy as np
+from scipy.linalg.lapack import dposv
 
 from skdeep.exact.descent import Stack
 from skdeep.exact.elastic_net import SMALLEST, Solution, joined
@@ -27,13 +29,17 @@ MANY_COLUMNS = 512
 #: Width of smoothing at first, after another penalty's end, and at least; what it is multiplied by wherever what is
 #: left of complementarity is more than so much of what it was.
 _WIDTH, _WARM, _NARROWEST, _SHRINK, _SLOW = 3.0, 0.1, 1e-10, 0.5, 0.6
+#: Steps from one set of slopes after which systems of so many free ones, or columns, are solved without iterations.
+_PATIENCE, _MAX_SYSTEM = 5, 3000
 #: What is left of the gradient, as a part of what is left of complementarity, for slopes to be replaced.
 _SHARE = 0.5
 
 
-def suits(rows: Rows, kappa: np.ndarray) -> bool:
-    """Tell whether rows are sparse, of many columns without an L1 norm."""
-    return isinstance(rows, SparseRows) and rows.shape[1] >= MANY_COLUMNS and not kappa.any()
+def suits(rows: Rows, rho: np.ndarray, kappa: np.ndarray) -> bool:
+    """Tell whether rows are sparse, of many columns, all of which a ridge holds, and no L1 norm."""
+    if not isinstance(rows, SparseRows) or rows.shape[1] < MANY_COLUMNS or kappa.any():
+        return False
+    return bool((rho[..., : rows.X.shape[1]] > 0).all())
 
 
 def solve(
@@ -132,15 +138,17 @@ class _Problem:
         (params, slope), scores, last, done = start, None, np.inf, self.at_zero == 0
         value, reached = self.at_zero, 0.0
         while not done:
-            stack, way = Stack(rows, _Loss(self, slope, width), weight[None], rho[None], params, scores), NewtonCG()
-            while True:
+            stack = Stack(rows, _Loss(self, slope, width), weight[None], rho[None], params, scores)
+            for step in itertools.count():
                 value, complementary, stationary = self._left(stack)
                 curve.append(value)
                 done = len(curve) > max_iter
                 if done or complementary + stationary <= gap * max(value, smallest):
                     reached = self._certified(stack, value) / max(value, smallest)
                     done |= reached <= gap
-                if done or stationary <= _SHARE * complementary or not stack.move(way(stack), way.slope_left).all():
+                if done or stationary <= _SHARE * complementary:
+                    break
+                if not stack.move(self._direction(stack, step > _PATIENCE), NewtonCG.slope_left).all():
                     break
             params, scores, slope = stack.params, stack.scores, stack.at.gradient
             width, last = max(width * (_SHRINK if complementary > _SLOW * last else 1), _NARROWEST), complementary
@@ -148,6 +156,37 @@ class _Problem:
         if rows.intercept:
             found[-1] += self.level
         return (found, self.unit * value, reached, [self.unit * one for one in curve]), _End(params, slope)
+
+    def _direction(self, stack: Stack, directly: bool) -> np.ndarray:
+        """Compute Newton's direction, roughly; or directly, by free slopes or columns, if either are few."""
+        second = stack.loss.second(stack.scores, stack.at)[0, 0] * self.weight
+        free, found = second.nonzero()[0], None
+        if directly and 0 < len(free) <= min(_MAX_SYSTEM, self.rows.shape[1]):
+            found = self._by_rows(self.rows.select(free), second[free], stack.rho[0], stack.gradient[0, 0])
+        elif directly and 0 < self.rows.shape[1] <= _MAX_SYSTEM:
+            hessian = self.rows.gram(second[None])[0]
+            hessian.reshape(-1)[:: len(hessian) + 1] += stack.rho[0]
+            _, found, fault = dposv(hessian.T, -stack.gradient[0, 0], lower=1)
+            found = None if fault else found
+        return NewtonCG(None, False)(stack) if found is None else found[None, None]
+
+    def _by_rows(self, rows: Rows, second: np.ndarray, rho: np.ndarray, gradient: np.ndarray) -> np.ndarray | None:
+        """Solve for the changes of free slopes, of which these are the rows, and second derivatives."""
+        inverse = np.divide(1.0, rho, out=np.zeros_like(rho), where=rho > 0)
+        system = rows.products_of_rows(inverse)
+        system.reshape(-1)[:: len(second) + 1] += 1 / second
+        right = np.stack([-rows.scores(gradient * inverse), np.ones(len(second))], 1)
+        _, found, fault = dposv(system.T, right, lower=1)
+        if fault:
+            return None
+        change, of_level = found.T
+        level = 0.0
+        if self.rows.intercept:
+            level = -(gradient[-1] + change.sum()) / of_level.sum()
+            change = change + level * of_level
+        step = -(gradient + rows.back(change)) * inverse
+        step[-1] += level
+        return step
 
     def _left(self, stack: Stack) -> tuple[float, float, float]:
         """Compute the objective, and what is left of both parts of the gap."""
@@ -168,7 +207,7 @@ class _Problem:
 
 
 def _stationary(gradient: np.ndarray, params: np.ndarray, rho: np.ndarray) -> float:
-    """Compute what a gradient adds to a gap: without a penalty, as far as parameters may be from the optimum's."""
+    """Compute what a gradient adds to a gap: of an intercept, as far as it may be from the optimum's."""
     is_held = rho > 0
     found = 0.5 * float((np.square(gradient[is_held]) / rho[is_held]).sum())
     return found + float(np.abs(gradient[~is_held]).sum()) * max(1.0, float(np.abs(params).max(initial=0.0)))

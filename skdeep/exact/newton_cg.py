@@ -80,7 +80,7 @@ def ridge(
 class NewtonCG(Directions):
     """Newton directions by products with the rows, each of which leaves a share of its gradient, (K,) or (1,).
 
-    Columns count by their curvature each; or of least squares, where that is one way, alike, or the `other` way.
+    Columns count by their curvature each; or, where `other` says so much, the way that suits least squares, or not.
     """
 
     most_scores = _MOST_SCORES

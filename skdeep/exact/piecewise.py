@@ -81,7 +81,7 @@ def solve(
     used = np.flatnonzero(weight.any(0))
     if len(used) < n:
         rows, lo, hi, weight, n = rows.select(used), lo[:, used], hi[:, used], weight[:, used], len(used)
-    if not width and kinked_sparse.suits(rows, kappa):
+    if not width and kinked_sparse.suits(rows, rho, kappa):
         each = np.broadcast_to(np.asarray(gap, dtype=float), K)
         return kinked_sparse.solve(rows, (lo, hi), (up, down), weight, rho, each, max_iter)
     if C == 1 and not width and interior_one.suits(rows, weight, rho, kappa):

@@ -24,7 +24,7 @@ _CHUNK_VALUES = 2**20
 _FAR, _CONSTANT = 1e-3, 1e-13
 #: Share of values that are stored from which dense rows are cheaper, for products of columns, and for all else of so
 #: many values at most; and values of rows up to which their calls alone are.
-FILLED, _DENSE_VALUES, _SMALL_VALUES = 0.1, 2**24, 2**16
+FILLED, _DENSE_VALUES, SMALL_VALUES = 0.1, 2**24, 2**16
 
 
 @lru_cache(maxsize=64)
@@ -226,7 +226,7 @@ class SparseRows(Rows):
         """Make dense rows where passing over these takes longer."""
         n, D = self.shape
         filled = n * D <= _DENSE_VALUES and self.n_values >= FILLED * n * D
-        return Rows(self.take(slice(n))) if filled or n * D <= _SMALL_VALUES else self
+        return Rows(self.take(slice(n))) if filled or n * D <= SMALL_VALUES else self
 
     def centred(self) -> tuple[Rows, np.ndarray, np.ndarray] | None:
         """Make dense rows of columns less their means (d,), divided by their deviations (d,).

@@ -328,7 +328,7 @@ def _by_columns(loss: Loss, arrays: Arrays, gap: np.ndarray, max_iter: int) -> e
     """Minimise losses of values to relative duality gaps, column by column."""
     rows, target, weight, start, parts = arrays.rows, arrays.target, arrays.weight, arrays.start, []
     smooth = row_loss(loss, target, 0) if is_known(loss) else None
-    if smooth is None and not kinked_sparse.suits(rows, arrays.kappa):
+    if smooth is None and not kinked_sparse.suits(rows, arrays.rho, arrays.kappa):
         _check_size(rows.shape[1], "columns")
     for c in range(target.shape[1]):
         rho, kappa = (
