@@ -62,9 +62,8 @@ def solve(
             problem, warm = _Problem(part, (lo[used], hi[used]), (float(up), float(down)), own[used]), None
             for k in models.tolist():
                 found[k], warm = problem.solve(rho[k], float(gap[k]), max_iter, warm)
-        params, value, reached, curve = zip(*found, strict=True)
-        reached = np.array(reached)
-        columns.append(Solution(np.stack(params)[:, None], np.array(value), reached, list(curve), reached <= gap))
+        params, value, reached = (np.array(part) for part in list(zip(*found, strict=True))[:3])
+        columns.append(Solution(params[:, None], value, reached, [of[3] for of in found], reached <= gap))
     return columns[0] if len(columns) == 1 else joined(columns)
 
 

@@ -26,7 +26,7 @@ from skdeep.exact.rows import Rows, SparseRows
 
 #: Share of a gradient that a direction may leave, at most, and of least squares, for a tolerance of one; most products
 #: with the rows for a direction, and most directions of least squares.
-_LEFT, _LEFT_OF_SQUARES, _MAX_PRODUCTS, _MAX_STEPS = 0.1, 3e-3, 1000, 2
+_LEFT, _LEFT_OF_SQUARES, _MAX_PRODUCTS, _MAX_STEPS = 0.1, 1e-3, 1000, 2
 #: How many times as many columns as rows are many more; and a weak penalty's curvature, as a part of the rows'.
 _WIDE, WEAK = 2, 1e-7
 #: Curvature that is added to each column's own, as a part of the largest: columns may have none.
