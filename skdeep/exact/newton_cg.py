@@ -26,7 +26,7 @@ from skdeep.exact.rows import Rows, SparseRows
 
 #: Share of a gradient that a direction may leave, at most, and of least squares, for a tolerance of one; most products
 #: with the rows for a direction, and most directions of least squares.
-_LEFT, _LEFT_OF_SQUARES, _MAX_PRODUCTS, _MAX_STEPS = 0.1, 1e-3, 1000, 2
+_LEFT, _LEFT_OF_SQUARES, _MAX_PRODUCTS, _MAX_STEPS = 0.1, 1e-4, 1000, 2
 #: How many times as many columns as rows are many more; and a weak penalty's curvature, as a part of the rows'.
 _WIDE, WEAK = 2, 1e-7
 #: Curvature that is added to each column's own, as a part of the largest: columns may have none.
@@ -43,18 +43,10 @@ def suits(rows: Rows) -> bool:
     return isinstance(rows, SparseRows)
 
 
-def ridge(
-    rows: Rows,
-    loss: SquaredLoss,
-    weight: np.ndarray,
-    rho: np.ndarray,
-    tol: np.ndarray,
-    left: float = _LEFT_OF_SQUARES,
-) -> Solution | None:
+def ridge(rows: Rows, loss: SquaredLoss, weight: np.ndarray, rho: np.ndarray, tol: np.ndarray) -> Solution | None:
     """Minimise squares of errors with squared norms; see `skdeep.exact.moments.ridge`.
 
-    Residuals are to fall to a part of what they are at zero, `left` for a tolerance of one. None where a model has no
-    penalty, and where gradients are not within `tol` (K,).
+    None where a model has no penalty, and where gradients are not within `tol` (K,).
     """
     (n, D), K, C = rows.shape, len(rho), loss.n_scores
     rho = np.broadcast_to(rho if rho.ndim == 3 else rho[:, None], (K, C, D))
@@ -66,7 +58,7 @@ def ridge(
             k, c = np.divmod(some := open_[models], C)  # a column of scores each
             target = loss.of(loss.target[c, None])
             stack = Stack(rows, target, weight[k], rho[k, c], found.params[some])
-            part = descend(stack, NewtonCG(left * tol[k], other), tol[k], _MAX_STEPS)
+            part = descend(stack, NewtonCG(_LEFT_OF_SQUARES * tol[k], other), tol[k], _MAX_STEPS)
             if part.interrupted:
                 raise KeyboardInterrupt
             found.put(some, part)

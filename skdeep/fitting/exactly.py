@@ -53,8 +53,8 @@ _MAX_SYSTEM = 1024
 _MAX_SYSTEM_OF_KINKS = 4096
 #: Iterations, or evaluations, that are enough to come to an optimum from anywhere: with fewer, a model may end before.
 _ENOUGH = 50
-#: Gradients of least squares in closed form, in the unit of `small_enough`, and what `newton_cg.ridge` leaves for that.
-_ROUNDING, _LEFT = 1e-9, 1e-4
+#: Gradients of least squares in closed form, in the unit of `small_enough`.
+_ROUNDING = 1e-9
 #: How much farther one of two is, where rounding may decide.
 _TIE = 1e-6
 #: The relative duality gap that a tolerance of one asks for.
@@ -207,7 +207,7 @@ def _closed_form(recipe: Recipe, arrays: Arrays, unit: np.ndarray) -> Solution |
     tol = np.full(len(rho), _ROUNDING)
     if wide.suits(rows):
         return wide.ridge(rows, loss, weight, rho, tol)
-    return newton_cg.ridge(rows, loss, weight, rho, tol, _LEFT) if newton_cg.suits(rows) else None
+    return newton_cg.ridge(rows, loss, weight, rho, tol) if newton_cg.suits(rows) else None
 
 
 def _descend(recipe: Recipe, arrays: Arrays, loss: RowLoss, max_iter: int) -> Solution:
