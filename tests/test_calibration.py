@@ -5,8 +5,8 @@ import warnings
 import numpy as np
 import pytest
 from helpers import IRIS, IRIS_Y
-from scipy.optimize import minimize
-from scipy.special import expit, log_expit
+from scipy.optimize import brentq, minimize
+from scipy.special import expit, log_expit, softmax
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV, _SigmoidCalibration, _TemperatureScaling
 from sklearn.datasets import load_breast_cancer, load_digits, load_wine
@@ -365,6 +365,31 @@ def test_early_stopping_watches_probabilities_before_they_are_calibrated():
         model = SoftmaxClassifier(early_stopping=True, scoring="neg_log_loss", **params).fit(CANCER, CANCER_Y)
         np.testing.assert_allclose(-np.array(model.validation_scores_), model.validation_loss_curve_, rtol=1e-6)
         assert model.score(CANCER, CANCER_Y) > 0.9
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("n_columns", [1, 4])
+def test_temperatures_are_where_brents_method_finds_them(seed, n_columns):
+    """Of scores that tell nothing, little and all."""
+    rng = np.random.default_rng(seed)
+    n, C = 50, max(2, n_columns)
+    codes, weight = rng.integers(0, C, n), rng.random(n)
+    truth = np.eye(C)[codes][:, -n_columns:]
+    scores = 10.0 ** (seed - 4) * (truth * seed / 2 + rng.normal(size=(n, n_columns)))
+    logits = np.column_stack([np.zeros(n), scores]) if n_columns == 1 else scores
+
+    def slope(log_b):
+        p = softmax(np.exp(log_b) * logits, axis=1)
+        share = weight / weight.sum() / 2
+        rise = weight @ ((p * logits).sum(1) - logits[np.arange(n), codes])
+        return rise + share @ ((p * logits).sum(1) - logits.mean(1))
+
+    unit = np.log(np.abs(scores).sum() / (n * C))
+    low, high = np.log([1e-4, 1e4]) - unit
+    known = low if slope(low) >= 0 else brentq(slope, low, high, xtol=1e-14)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        assert fit_temperature(scores, codes, weight) == pytest.approx(np.exp(-known), rel=1e-8)
 
 
 # ---- and what it is good for -----------------------------------------------------------------------------------------

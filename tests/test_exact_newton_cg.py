@@ -9,6 +9,10 @@ from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 
 from skdeep import HingeClassifier, LinearRegressor
+from skdeep.exact import newton_cg, newton_rivals
+from skdeep.exact.descent import Stack
+from skdeep.exact.losses import SquaredWestonWatkins
+from skdeep.exact.rows import Rows, SparseRows
 
 
 def words(seed, n=300, d=400, C=3):
@@ -43,6 +47,41 @@ def test_texts_are_solved_to_the_optimum_by_default():
             warnings.simplefilter("error", ConvergenceWarning)
             model.fit(X, y)
         assert model.solver_ == "lbfgs" and model.n_iter_ <= 30
+
+
+@pytest.mark.parametrize("fit_intercept", [True, False])
+def test_few_free_terms_are_multiplied_as_all_are(fit_intercept):
+    X, codes, weight = words(4, C=7)
+    rng = np.random.default_rng(5)
+    loss, n_columns = SquaredWestonWatkins(codes, 7), X.shape[1] + fit_intercept
+    free, step = rng.random((7, len(codes))) < 0.2, rng.normal(size=(7, n_columns))
+    free[codes, np.arange(len(codes))] = False
+    rows = SparseRows(X, fit_intercept)
+    found = newton_cg.FreeTerms(rows, codes, free, 2 * weight).times(step)
+    all_of_them = rows.back(loss.times_active(2.0 * free[None], rows.scores(step[None])) * weight)[0]
+    np.testing.assert_allclose(found, all_of_them, atol=1e-12 * np.abs(all_of_them).max())
+
+
+def test_steps_undo_what_all_scores_share():
+    """No margin of rivals tells of it, but the penalty alone: conjugate gradients were slow to know."""
+    X, codes, weight = words(8, n=900, C=9)
+    rng = np.random.default_rng(9)
+    rho = np.r_[rng.uniform(0.001, 1, X.shape[1]), 0][None].repeat(2, 0)
+    loss, params = SquaredWestonWatkins(codes, 9), rng.normal(size=(2, 9, X.shape[1] + 1))
+    for rows in (SparseRows(X, True), Rows(np.c_[X.toarray(), np.ones(len(codes))])):
+        sparse_rows = isinstance(rows, SparseRows)
+        way = newton_cg.NewtonCG() if sparse_rows else newton_rivals.NewtonOfRivals(rows.shape[1], loss)
+        step = way(Stack(rows, loss, weight[None], rho, params.copy()))
+        np.testing.assert_allclose(step.mean(1)[:, :-1], -params.mean(1)[:, :-1], atol=1e-9)
+
+
+def test_a_warm_start_loses_what_all_scores_share():
+    X, y, _ = words(7, C=5)
+    model = HingeClassifier(alpha=0.01, calibration=None, warm_start=True, tol=1e-8).fit(X, y)
+    known = model.coef_.copy()
+    model.coef_ = model.coef_ + np.linspace(-1, 1, X.shape[1])
+    model.fit(X, y)
+    np.testing.assert_allclose(model.coef_, known, atol=1e-4 * np.abs(known).max())
 
 
 @pytest.mark.parametrize("loss", ["huber", "squared_epsilon_insensitive"])

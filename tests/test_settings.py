@@ -6,6 +6,7 @@ from dataclasses import fields
 import numpy as np
 import pytest
 from helpers import covering, in_one_test, linear_module
+from scipy import sparse
 from sklearn.base import clone
 from sklearn.datasets import load_iris
 
@@ -162,3 +163,23 @@ def test_a_parameter_that_is_not_there_is_missed_on_the_class_that_was_called():
     for model in LINEAR:
         with pytest.raises(TypeError, match=rf"{type(model).__name__}.__init__\(\) got an unexpected .*'momentum'"):
             type(model)(momentum=0.5)
+
+
+@pytest.mark.parametrize(
+    "estimator, density, rate",
+    [
+        (SoftmaxClassifier(), 1.0, 0.005),
+        (HingeClassifier(calibration=None), 1.0, 0.005),
+        (SoftmaxClassifier(), 0.1, 0.01),
+        (SigmoidClassifier(), 1.0, 0.01),
+    ],
+)
+def test_adam_moves_scores_of_rivals_less_where_rows_have_many_values(estimator, density, rate):
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(60, 400)), np.arange(60) % 3
+    X = X if density == 1 else sparse.csr_array(X * (rng.random(X.shape) < density))
+    ours, given = (
+        clone(estimator).set_params(solver=solver, max_iter=2, random_state=0).fit(X, y)
+        for solver in (Adam(), Adam(rate))
+    )
+    np.testing.assert_allclose(ours.loss_curve_, given.loss_curve_, rtol=1e-9)

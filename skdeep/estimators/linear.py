@@ -59,6 +59,8 @@ _NEWTON_STEPS, _LBFGS_STEPS, _PLAIN_STEPS, _NEWTON_SIZE, _PLAIN_NEWTON_SIZE = 10
 #: Share of rivals that are within their margins on the way to an optimum of squared hinges; and how often all rows are
 #: passed over, where systems are too large for all parameters.
 _WITHIN, _PRODUCTS = 0.3, 300
+#: The rate of "adam", and the dense columns up to which it is that, where scores are of rivals.
+_ADAM_RATE, _FEW_COLUMNS = 0.01, 100
 #: Rows up to which a step's time is that of its calls.
 _FEW_ROWS = 1000
 #: How many times larger than what is predicted the products of coefficients with columns' means, or deviations, may be
@@ -300,7 +302,9 @@ class LinearModel(SparseCoefMixin, BaseTorchEstimator):
         rates = as_numbers(member.settings.learning_rate_init for member in members)
         derived = np.isnan(rates)
         if recipe.solver != "sgd":
-            rates[derived] = 0.01
+            d = problem.source.shape[1]  # a step moves scores by so many changes
+            many = recipe.loss.shift_invariant and d > _FEW_COLUMNS and not issparse(problem.source)
+            rates[derived] = _ADAM_RATE * (np.sqrt(_FEW_COLUMNS / d) if many else 1)
         elif derived.any():
             rates[derived] = _derived_rates(recipe, problem, network, members)[derived]
         return rates

@@ -15,7 +15,7 @@ import numpy as np
 from scipy.linalg.lapack import dpotrf, dpotrs, spotrf, spotrs
 
 from skdeep.exact.hinge_terms import Terms, WestonWatkins
-from skdeep.exact.newton_cg import conjugate_gradients
+from skdeep.exact.newton_cg import conjugate_gradients, shift, without_shift
 from skdeep.exact.rows import Rows, SparseRows
 
 #: Largest systems, of free terms or parameters, that are solved without iterations; those from which single precision
@@ -118,7 +118,13 @@ def _of_hessian(H: np.ndarray, factor: np.ndarray, gradient: np.ndarray, interce
         shift = np.s_[D - 1 :: D]
         H[shift, shift] += _pin(H[shift, shift])
     H.reshape(-1)[:: C * D + 1] += factor.reshape(-1)
-    found = _solved(H, gradient.reshape(-1))
+    right = gradient.reshape(-1)
+    if len(H) > _MANY:
+        with np.errstate(all="ignore"):
+            found = _solved(H.astype(np.float32), right.astype(np.float32))
+            if found is not None and _is_newtons(float(found @ right), float(found @ (H @ found))):
+                return -found.reshape(C, D)
+    found = _solved(H, right)
     return -gradient / (factor + 1) if found is None else -found.reshape(C, D)
 
 
@@ -134,10 +140,13 @@ def _dual(E: np.ndarray, rows: Rows, factor: np.ndarray, gradient: np.ndarray, i
 
 
 def _is_newton(step: np.ndarray, E: np.ndarray, rows: Rows, factor: np.ndarray, gradient: np.ndarray) -> bool:
-    """Tell whether the slope along a step is about the curvature along it, as it is along Newton's."""
     ahead = np.vecdot(rows.scores(step).T, E)
-    curvature = float(ahead @ ahead) + float((factor * step * step).sum())
-    return abs(float(np.vdot(step, gradient)) + curvature) <= _INEXACT * curvature < np.inf
+    return _is_newtons(-float(np.vdot(step, gradient)), float(ahead @ ahead) + float((factor * step * step).sum()))
+
+
+def _is_newtons(fall: float, curvature: float) -> bool:
+    """Tell whether the slope down a step is about the curvature along it, as it is along Newton's."""
+    return abs(fall - curvature) <= _INEXACT * curvature < np.inf
 
 
 def _of_terms(
@@ -190,29 +199,25 @@ def _conjugate_gradients(rows: Rows, terms: Terms, bends: Bends, gradient: np.nd
     there = free[0].any(0).nonzero()[0]
     rows, terms, free, scale = rows.select(there), terms.of_rows(there), free[:, :, there], scale[:, there]
     coupling = None if coupling is None else coupling[:, there]
-    C, D = gradient.shape
     F = free * scale[:, None]
     q = None if coupling is None else coupling[:, None]
-    pin = _PIN * scale.sum() if intercept and C > 1 else 0.0
 
     def product(step: np.ndarray) -> np.ndarray:
         change = terms.changes(rows.scores(step))
         if q is not None:
             change -= q * (free * change).sum(1, keepdims=True)
         change *= F
-        found = rows.back(terms.to_scores(change)) + factor * step
-        if pin:
-            found[:, :, -1] += pin * step[:, :, -1].sum()
-        return found
+        return rows.back(terms.to_scores(change)) + factor * step
 
     precondition = _preconditioner(rows, terms.second(free, coupling)[0] * scale, factor[0], intercept)
+    known = shift(gradient[None], factor.mean(1, keepdims=True), intercept)
+
+    def conditioned(residual: np.ndarray) -> np.ndarray:
+        return without_shift(precondition(residual[0])[None])
+
     left = np.array([_INEXACT**2])
-    (step,) = conjugate_gradients(product, lambda v: precondition(v[0])[None], (), gradient[None], left, _MAX_STEPS)
+    (step,) = known + conjugate_gradients(product, conditioned, (), gradient[None], left, _MAX_STEPS)
     return step if np.isfinite(step).all() else -gradient / (factor[0] + scale.sum())
-
-
-#: How firmly conjugate gradients hold the common shift of the intercepts.
-_PIN = 1e-3
 
 
 def _preconditioner(
@@ -221,8 +226,11 @@ def _preconditioner(
     """Make a function that solves with each class's block, or with the penalty."""
     C, D = factor.shape
     if D > _MAX_COLUMNS:
-        diagonal = factor.copy()  # free terms add as many other eigenvalues as they are, fewer than there are columns
-        diagonal[:, D - intercept :] += second.sum(1, keepdims=True)
+        # free terms of texts add as many other eigenvalues as they are, fewer than there are columns
+        of_rows = rows.diagonal(second)
+        if isinstance(rows, SparseRows):
+            of_rows[:, : D - intercept] = 0
+        diagonal = factor + of_rows
         return lambda residual: residual / diagonal
     blocks = []
     for bend, own in zip(second, factor, strict=True):

@@ -285,10 +285,10 @@ class SquaredWestonWatkins(RowLoss):
         return At(value, violation)
 
     def second(self, scores: np.ndarray, at: At) -> np.ndarray:
-        active = self._active(scores)
+        active = 2.0 * self.is_within(scores)
         i, j = pairs(self.n_scores)
         found = np.zeros((len(active), len(i), len(self.codes)))
-        found[:, i == j] = self._own(active)
+        found[:, i == j] = self.in_each(active)
         of_pair = of_both(self.n_scores).reshape(self.n_scores, -1)
         for c in range(self.n_scores):
             rival = np.flatnonzero(self.codes != c)
@@ -296,11 +296,14 @@ class SquaredWestonWatkins(RowLoss):
         return found
 
     def diagonal(self, scores: np.ndarray, at: At) -> np.ndarray:
-        return self._own(self._active(scores))
+        return self.in_each(2.0 * self.is_within(scores))
 
     def times_second(self, scores: np.ndarray, at: At, direction: np.ndarray) -> np.ndarray:
-        found = self._active(scores)
-        found *= direction - direction[:, self.codes, self._each][:, None]
+        return self.times_active(2.0 * self.is_within(scores), direction)
+
+    def times_active(self, active: np.ndarray, direction: np.ndarray) -> np.ndarray:
+        """Multiply directions (K, C, n) with second derivatives, which are `active` (K, C, n) for each rival."""
+        found = active * (direction - direction[:, self.codes, self._each][:, None])
         found[:, self.codes, self._each] = -found.sum(1)
         return found
 
@@ -330,10 +333,8 @@ class SquaredWestonWatkins(RowLoss):
         found[:, self.codes, self._each] = False
         return found
 
-    def _active(self, scores: np.ndarray) -> np.ndarray:
-        return 2.0 * self.is_within(scores)
-
-    def _own(self, active: np.ndarray) -> np.ndarray:
+    def in_each(self, active: np.ndarray) -> np.ndarray:
+        """Compute second derivatives in each score, which are `active` (K, C, n) for each rival."""
         own = active.copy()
         own[:, self.codes, self._each] = active.sum(1)
         return own

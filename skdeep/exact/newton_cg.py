@@ -18,19 +18,22 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+from scipy import sparse
 
 from skdeep.exact.descent import Directions, Solution, Stack, descend, dot, small_enough
-from skdeep.exact.losses import At, SquaredLoss
+from skdeep.exact.losses import SquaredLoss, SquaredWestonWatkins
 from skdeep.exact.path import in_batches
 from skdeep.exact.rows import Rows, SparseRows
 
-#: Share of a gradient that a direction may leave, at most, and of least squares, for a tolerance of one; most products
-#: with the rows for a direction, and most directions of least squares.
-_LEFT, _LEFT_OF_SQUARES, _MAX_PRODUCTS, _MAX_STEPS = 0.1, 1e-4, 1000, 2
+#: Share of a gradient that a direction may leave, at most and at least, and of least squares, for a tolerance of one;
+#: most products with the rows for a direction, and most directions of least squares.
+_LEFT, _LEAST_LEFT, _LEFT_OF_SQUARES, _MAX_PRODUCTS, _MAX_STEPS = 0.1, 0.05, 1e-4, 1000, 2
 #: How many times as many columns as rows are many more; and a weak penalty's curvature, as a part of the rows'.
 _WIDE, WEAK = 2, 1e-7
 #: Curvature that is added to each column's own, as a part of the largest: columns may have none.
 _LEAST = 1e-12
+#: How many times as many terms as those within their margins make it worth to leave the others out.
+_FEW_FREE = 2
 #: Most scores of models that take steps at a time.
 _MOST_SCORES = 2**20
 
@@ -97,12 +100,40 @@ class NewtonCG(Directions):
         curvature += rho
         curvature += _LEAST * curvature.max((1, 2), keepdims=True) + np.finfo(float).tiny
 
-        def product(v: np.ndarray, curvature: np.ndarray, rho: np.ndarray, *own: np.ndarray) -> np.ndarray:
-            return of_rows(v, *own) + rho * v
+        def product(v: np.ndarray, inverse: np.ndarray, rho: np.ndarray, *own: np.ndarray) -> np.ndarray:
+            found = of_rows(v, *own)
+            found += rho * v
+            return found
 
-        own = (curvature, rho, *own)
-        left = np.minimum(self._left**2, np.abs(stack.gradient).max((1, 2)))
-        return conjugate_gradients(product, lambda v, curvature, *_: v / curvature, own, stack.gradient, left)
+        own = (1 / curvature, rho, *own)
+        most = self._left**2
+        left = np.clip(np.abs(stack.gradient).max((1, 2)), np.minimum(_LEAST_LEFT**2, most), most)
+
+        def conditioned(v: np.ndarray, inverse: np.ndarray, *_: np.ndarray) -> np.ndarray:
+            return without_shift(inverse * v)
+
+        found = conjugate_gradients(product, conditioned, own, stack.gradient, left)
+        found += shift(stack.gradient, rho, not stack.rho[:, -1].all())
+        return found
+
+
+def without_shift(v: np.ndarray) -> np.ndarray:
+    """Take the common part of all scores away from v (K, C, D), in place: it changes no margin of rivals.
+
+    Conjugate gradients would be slow to tell it, as scores alone tell nothing of it.
+    """
+    if v.shape[1] > 1:
+        v -= v.mean(1, keepdims=True)
+    return v
+
+
+def shift(gradient: np.ndarray, rho: np.ndarray, intercept: bool) -> np.ndarray:
+    """Compute Newton's step (K, 1, D) of the common part of all scores, of which a penalty alone knows."""
+    found = np.zeros_like(rho)
+    if gradient.shape[1] > 1:
+        part = np.s_[:, :, : rho.shape[2] - intercept]
+        np.divide(-gradient[part].mean(1, keepdims=True), rho[part], out=found[part], where=rho[part] > 0)
+    return found
 
 
 def _apart(stack: Stack) -> tuple[Product, np.ndarray, tuple[np.ndarray, ...]]:
@@ -117,12 +148,53 @@ def _apart(stack: Stack) -> tuple[Product, np.ndarray, tuple[np.ndarray, ...]]:
 def _coupled(stack: Stack) -> tuple[Product, np.ndarray, tuple[np.ndarray, ...]]:
     """Make the product of models of several scores, and the second derivatives (K, C, n) in each of these."""
     rows, loss = stack.rows, stack.loss  # which is the same for all models
-    weight = np.broadcast_to(stack.weight, (len(stack.params), stack.weight.shape[1]))[:, None]
+    assert isinstance(rows, SparseRows) and isinstance(loss, SquaredWestonWatkins)
+    weight = np.broadcast_to(stack.weight, (len(stack.params), stack.weight.shape[1]))
+    free = loss.is_within(stack.scores) & (weight > 0)[:, None]
+    active = free * (2 * weight[:, None])
+    second = loss.in_each(active)
+    if _FEW_FREE * np.count_nonzero(free) <= free.size:
+        terms = [FreeTerms(rows, loss.codes, mine, 2 * own) for mine, own in zip(free, weight, strict=True)]
 
-    def product(v: np.ndarray, weight: np.ndarray, scores: np.ndarray, *at: np.ndarray) -> np.ndarray:
-        return rows.back(loss.times_second(scores, At(*at), rows.scores(v)) * weight)
+        def of_terms(v: np.ndarray, models: np.ndarray) -> np.ndarray:
+            return np.stack([terms[model].times(step) for model, step in zip(models, v, strict=True)])
 
-    return product, loss.diagonal(stack.scores, stack.at) * weight, (weight, stack.scores, *stack.at)
+        return of_terms, second, (np.arange(len(terms)),)
+
+    def product(v: np.ndarray, active: np.ndarray) -> np.ndarray:
+        return rows.back(loss.times_active(active, rows.scores(v)))
+
+    return product, second, (active,)
+
+
+class FreeTerms:
+    """The rivals (C, n) within their margins, of one model, as rows of a sparse matrix: the few scores that count."""
+
+    def __init__(self, rows: SparseRows, codes: np.ndarray, free: np.ndarray, scale: np.ndarray):
+        rival, row = free.nonzero()
+        there, self._row = np.unique(row, return_inverse=True)
+        self._scale, self._n_terms = scale[row], len(row)
+        self._class = np.concatenate([rival, codes[there]])
+        X = rows.X[np.concatenate([row, there])]
+        C, D = len(free), rows.shape[1]
+        of_class = X.indices + np.repeat(self._class * D, np.diff(X.indptr))
+        self._values = sparse.csr_array((X.data, of_class, X.indptr), (len(self._class), C * D))
+        self._turned, self._intercept = self._values.T, rows.intercept
+
+    def times(self, step: np.ndarray) -> np.ndarray:
+        """Multiply a step (C, D) with the second derivatives."""
+        scores = self._values @ step.reshape(-1)
+        if self._intercept:
+            scores += step[:, -1].take(self._class)
+        m = self._n_terms
+        change, own = scores[:m], scores[m:]
+        change -= own.take(self._row)
+        change *= self._scale
+        own[:] = -np.bincount(self._row, change, len(own))
+        found = (self._turned @ scores).reshape(step.shape)
+        if self._intercept:
+            found[:, -1] = np.bincount(self._class, scores, len(step))
+        return found
 
 
 def conjugate_gradients(

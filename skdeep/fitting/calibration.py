@@ -27,7 +27,7 @@ _MOST_FOLDS, _ENOUGH, _ENOUGH_PER_CLASS = 5, (300, 1500), 40
 #: Rows held out by two folds or more that are enough for one temperature: further folds hold out nothing.
 _ENOUGH_HELD_OUT = 400
 #: Scores of all rows up to which folds train in the stack of the model on all rows; and if they begin at its optimum.
-_FEW_TERMS, _MANY_TERMS = 2**14, 2**18
+_FEW_TERMS, _MANY_TERMS = 2**14, 2**22
 
 
 def calibrate_each(recipe: Recipe, problem: Problem, members: list[Member], seed: int) -> None:

@@ -16,11 +16,11 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from scipy.optimize import brentq
 from scipy.special import expit, log_expit
 
-_MAX_STEPS = 100
+_MAX_STEPS, _SAME = 100, 1e-13
 _CHUNK_ROWS = 1 << 15  # rows computed with at once: there may be millions
+_FEW_SCORES = 1 << 20  # of which copies are kept
 _INVERSE_RANGE = (1e-4, 1e4)  # of the inverse temperature, relative to the scores' mean magnitude
 #: Of Platt's sigmoid, relative to the scores' largest magnitude: such scores still decide between equal probabilities.
 _LEAST_SLOPE = 1e-6
@@ -110,29 +110,47 @@ def fit_temperature(
     total += sum(float(share[part] @ below(own_scores[part]).mean(0)) for part in _chunks(len(share)))
     both = ((scores, weight), (own_scores, share))
     few = None
-    if n + len(share) <= _CHUNK_ROWS:
+    if n_columns * (n + len(share)) <= _FEW_SCORES:
         few = [(np.hstack([below(given) for given, _ in both]), np.concatenate([weight, share]))]
 
-    def slope(log_b: float) -> float:
-        """Compute the derivative of the log-loss with respect to the inverse temperature: it only grows."""
-        b, rise = np.exp(log_b), -total
+    def slope(log_b: float) -> tuple[float, float]:
+        """Compute the derivative of the log-loss in the inverse temperature, which only grows, and its own in log b."""
+        b, rise, bend = np.exp(log_b), -total, 0.0
         for S, weights in few or ((below(s[part]), w[part]) for s, w in both for part in _chunks(len(w))):
             E = b * S
             np.exp(E, out=E)
             norm = E.sum(0)
-            rise += weights @ (np.multiply(E, S, out=E).sum(0) / norm)
-        return rise
+            mean = np.multiply(E, S, out=E).sum(0) / norm
+            rise += weights @ mean
+            bend += weights @ (np.multiply(E, S, out=E).sum(0) / norm - mean * mean)
+        return rise, b * bend
 
-    low, high = np.log(_INVERSE_RANGE)
-    if slope(high) <= 0:
-        best = high
-    elif (lowest := slope(low)) >= 0:
-        best = low
-        if lowest > 1e-9:  # it is zero, up to rounding, where all scores are equal
-            warnings.warn(f"{_UNINFORMED} The probabilities are nearly the same for all classes.", stacklevel=2)
-    else:
-        best = brentq(slope, low, high, xtol=1e-13, rtol=1e-14)
+    low, high = np.log(_INVERSE_RANGE).tolist()
+    best, rise = _zero(slope, low, high)
+    if best == low and rise > 1e-9:  # it is zero, up to rounding, where all scores are equal
+        warnings.warn(f"{_UNINFORMED} The probabilities are nearly the same for all classes.", stacklevel=2)
     return unit / float(np.exp(best))
+
+
+def _zero(slope: Callable[[float], tuple[float, float]], low: float, high: float) -> tuple[float, float]:
+    """Find where a function that only grows is zero, or the end that is nearest to it; and its value next to there.
+
+    Steps are Newton's, or half of what is left.
+    """
+    ends, seen, x = (low, high), set(), 0.5 * (low + high)
+    for _ in range(_MAX_STEPS):
+        rise, bend = slope(x)
+        seen.add(x)
+        low, high, end = (x, high, ends[1]) if rise < 0 else (low, x, ends[0])
+        if x == end:
+            break
+        wanted = x - rise / bend if bend > 0 else end
+        if not low < wanted < high:
+            wanted = 0.5 * (low + high) if end in seen else end
+        if abs(wanted - x) <= _SAME * (1 + abs(x)):
+            break
+        x = wanted
+    return x, rise
 
 
 def for_average(temperature: Any) -> Any:

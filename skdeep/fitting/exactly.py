@@ -241,22 +241,23 @@ def _descend(recipe: Recipe, arrays: Arrays, loss: RowLoss, max_iter: int) -> So
     by_products = loss.piecewise and isinstance(rows, SparseRows)
     if by_products and newton:  # conjugate gradients end too soon, or never, where little holds parameters
         by_products = not ((rho > 0) & (rho < WEAK * rows.diagonal(weight))).any()
+    by_pairs = not (newton or by_products)
 
     def directions(group: np.ndarray) -> descent.Directions:
         if by_products:
             return NewtonCG()
         if has_rivals:
             return NewtonOfRivals(n_columns, loss)
-        return Newton(n_columns, arrays.alike) if newton else LBFGS(group)
+        return LBFGS(group) if by_pairs else Newton(n_columns, arrays.alike)
 
     way = directions(np.arange(len(params)))
     batches = in_batches(np.arange(len(params)), rows, loss, way)
     has_path = len(batches) > 1 and len(normal.distinct(weight)[0]) < n_models
     ends_there = not params.any() and min(max_iter, max_fun) >= _ENOUGH
     params = newton_rivals.start(way, rows, weight, rho, params) if ends_there else params
-    if n_models > 1 and ends_there and (has_path or loss.piecewise or not newton):
+    if n_models > 1 and ends_there and (has_path or loss.piecewise or by_pairs):
         kind = np.arange(len(params)) % (n_alike := len(params) // n_models)
-        if not newton and len(weight) > 1:
+        if by_pairs and len(weight) > 1:
             squares = rows.diagonal(weight)
             kind += n_alike * np.where(near(squares, squares[kind]), 0, normal.distinct(weight)[1])
         solution = follow(rows, loss, weight, rho, params, kind, directions, (tol, max_iter, max_fun))

@@ -98,8 +98,9 @@ max_grad_norm : float, default=None
 _STEPS = (
     """\
 learning_rate_init : float or "auto", default="auto"
-    Learning rate at the start. "auto" is the estimator's default. For the linear classifiers, this is 0.01 with
-    Adam and, with SGD, a rate that is derived from the data,
+    Learning rate at the start. "auto" is the estimator's default. For the linear classifiers, this is, with
+    Adam, 0.01, or :math:`0.1 / \\sqrt d` for softmax and multiclass hinges of more than 100 dense columns d,
+    and, with SGD, a rate that is derived from the data,
     :math:`1 / \\big(c (\\lambda + (\\tfrac1B - \\tfrac1n) \\tfrac{t}{1 - \\rho})\\big)` with the loss's curvature
     c, the largest eigenvalue :math:`\\lambda` and the trace t of the second moments of the columns (as trained on),
     B of n rows per batch, and momentum :math:`\\rho`.
