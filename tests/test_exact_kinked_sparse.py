@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
+from helpers import set_constant
 from numpy.testing import assert_allclose
 from scipy import sparse
 from sklearn.model_selection import cross_val_score
 
-from helpers import set_constant
 from skdeep import EpsilonInsensitive, LinearRegressor, Quantile
 from skdeep.exact import kinked_sparse, piecewise
 from skdeep.exact.rows import Rows, SparseRows

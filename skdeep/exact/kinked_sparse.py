@@ -31,8 +31,9 @@ MANY_COLUMNS = 512
 _WIDTH, _WARM, _NARROWEST, _SHRINK, _SLOW = 3.0, 0.1, 1e-10, 0.5, 0.6
 #: Steps from one set of slopes after which systems of so many free ones, or columns, are solved without iterations.
 _PATIENCE, _MAX_SYSTEM = 5, 3000
-#: What is left of the gradient, as a part of what is left of complementarity, for slopes to be replaced.
-_SHARE = 0.5
+#: What is left of the gradient, as a part of what is left of complementarity, for slopes to be replaced; and as a part
+#: of the gap that is asked for, what either is not brought below, as it may be rounding.
+_SHARE, _ROUNDING = 0.5, 0.05
 
 
 def suits(rows: Rows, rho: np.ndarray, kappa: np.ndarray) -> bool:
@@ -142,15 +143,18 @@ class _Problem:
                 value, complementary, stationary = self._left(stack)
                 curve.append(value)
                 done = len(curve) > max_iter
-                if done or complementary + stationary <= gap * max(value, smallest):
+                goal = gap * max(value, smallest)
+                if done or complementary + stationary <= goal:
                     reached = self._certified(stack, value) / max(value, smallest)
                     done |= reached <= gap
-                if done or stationary <= _SHARE * complementary:
+                if done or stationary <= _SHARE * max(complementary, _ROUNDING * goal):
                     break
                 if not stack.move(self._direction(stack, step > _PATIENCE), NewtonCG.slope_left).all():
                     break
             params, scores, slope = stack.params, stack.scores, stack.at.gradient
-            width, last = max(width * (_SHRINK if complementary > _SLOW * last else 1), _NARROWEST), complementary
+            if complementary > max(_SLOW * last, _ROUNDING * goal):
+                width = max(width * _SHRINK, _NARROWEST)
+            last = complementary
         found = self.unit * params[0, 0]
         if rows.intercept:
             found[-1] += self.level
