@@ -29,8 +29,8 @@ _FREE, _WORTH = 2e9, 10.0
 #: Values of rows that may be copied, floating-point operations that the optimum of an objective may take, being exact
 #: (some two seconds), and steps that they are about.
 _COPIED_VALUES, _EXACT, _INTERIOR_STEPS, _FEW_STEPS = 2**24, 1e10, 15, 5
-#: Operations for each value of sparse rows with kinks, or under an L1 norm, if all are passed over again and again.
-_PASSES = 8000
+#: Operations for each value of sparse rows under an L1 norm, or with kinks, if all are passed over again and again.
+_PASSES, _KINKED_PASSES = 8000, 40_000
 #: Columns of systems that are solved at once.
 _MAX_COLUMNS = 1024
 
@@ -158,7 +158,7 @@ class LinearRegressor(BaseTorchRegressor, LinearModel):
     def _is_certificate_cheap(self, problem: Problem, loss: Loss) -> bool:
         if self._goes_by_multipliers(problem, loss):
             values = problem.n_rows * problem.source.shape[1] * problem.density
-            return _PASSES * values * self.n_outputs_ <= _EXACT
+            return _KINKED_PASSES * values * self.n_outputs_ <= _EXACT
         if super()._is_certificate_cheap(problem, loss):
             return True
         # some dozen products of all columns; few of smooth losses, of squared errors one

@@ -24,8 +24,8 @@ from skdeep.exact.normal import distinct
 from skdeep.exact.path import chained
 from skdeep.exact.rows import Rows, SparseRows
 
-#: Columns from which systems of all of them take longer.
-MANY_COLUMNS = 512
+#: Columns from which systems of all of them take longer, where these differ in size, too.
+MANY_COLUMNS = 1024
 #: Width of smoothing at first, after another penalty's end, and at least; what it is multiplied by wherever what is
 #: left of complementarity is more than so much of what it was.
 _WIDTH, _WARM, _NARROWEST, _SHRINK, _SLOW = 3.0, 0.1, 1e-10, 0.5, 0.6
