@@ -406,7 +406,7 @@ def test_squares_in_pieces_have_an_optimum_where_it_is_cheap(loss):
 @pytest.mark.parametrize("loss", ["squared_error", "absolute_error", "huber", Quantile([0.2, 0.7]), "poisson"], ids=str)
 def test_rows_that_are_sparse_have_the_same_optimum(loss, penalty, small, monkeypatch):
     """Whether they are made dense to be solved for, or not."""
-    set_constant(monkeypatch, "_SMALL_VALUES", small)
+    set_constant(monkeypatch, "SMALL_VALUES", small)
     set_constant(monkeypatch, "FILLED", np.inf)
     generator = np.random.default_rng(0)
     rows = np.where(generator.random((200, 12)) < 0.2, generator.normal(size=(200, 12)) + 1, 0.0)

@@ -13,6 +13,7 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
+from skdeep.compat.scipy import csc_matvec, csc_matvecs
 from skdeep.engine.frame import Frame
 from skdeep.engine.per_model import index_of, numbered, to_device, to_numpy64
 from skdeep.engine.rows import MAX_VALUES, DenseRows, SparseRows
@@ -116,22 +117,27 @@ class Columns:
             parts = to_numpy64(X.values()), X.col_indices().cpu().numpy(), X.crow_indices().cpu().numpy()
         else:
             parts = X.data.astype(np.float64, copy=False), X.indices, X.indptr
-        d, (values, columns, starts), by_row = X.shape[1], parts, np.ascontiguousarray(weights.T)
-        filled, of_values = values != 0, np.repeat(weights[0], np.diff(starts))
+        d, (values, columns, starts), by_row = X.shape[1], parts, np.ascontiguousarray(weights.T, dtype=np.float64)
+        filled = values != 0
 
         def summed(data: np.ndarray) -> np.ndarray:
+            found = np.zeros((d, len(weights)))
+            of_all = starts, columns, data, by_row.ravel(), found.ravel()
             if len(weights) == 1:
-                return np.bincount(columns, of_values * data, d)[None]
-            return np.ascontiguousarray((sparse.csr_array((data, columns, starts), shape=tuple(X.shape)).T @ by_row).T)
+                csc_matvec(d, len(starts) - 1, *of_all)
+            else:
+                csc_matvecs(d, len(starts) - 1, len(weights), *of_all)
+            return np.ascontiguousarray(found.T)
 
         largest = np.zeros(d)
         np.maximum.at(largest, columns, np.abs(values))
         unit = np.where(largest > 0, largest, 1.0)
         known, values = summed(filled.astype(np.float64)), values / unit[columns]
         mass, missing = np.where(known > 0, known, 1.0), np.maximum(weights.sum(1, keepdims=True) - known, 0.0)
-        at = np.bincount(columns, of_values * values, d) / mass[0]
-        away = np.where(filled, values - at[columns], 0.0)
-        moved, square = summed(away) / mass, summed(np.square(away)) / mass
+        at = summed(values)[0] / mass[0]
+        away = values - at[columns]
+        away[~filled] = 0.0
+        moved, square = summed(away) / mass, summed(np.square(away, out=away)) / mass
         near, mean = np.square(moved), np.where(known > 0, at + moved, 0.0)
         variance, total = square - near, weights.sum(1, keepdims=True)
         # where the difference has few digits, and little else is the size of a column

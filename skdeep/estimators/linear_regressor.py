@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from scipy.sparse import issparse
 
 from skdeep.data.problem import Problem
 from skdeep.data.values import TargetScale, warn_of_small_targets
@@ -15,7 +16,8 @@ from skdeep.engine.values import HuberValues, InsensitiveValues, SquaredValues
 from skdeep.estimators.docs import document_regressor
 from skdeep.estimators.linear import STEPS, LinearModel, products_of_columns
 from skdeep.estimators.regression import BaseTorchRegressor
-from skdeep.exact.rows import FILLED
+from skdeep.exact.kinked_sparse import MANY_COLUMNS
+from skdeep.exact.rows import FILLED, SMALL_VALUES
 from skdeep.fitting.choices import BATCH_ROWS
 from skdeep.fitting.exactly import fits_memory
 from skdeep.fitting.losses import RegressionLoss
@@ -27,8 +29,8 @@ _FREE, _WORTH = 2e9, 10.0
 #: Values of rows that may be copied, floating-point operations that the optimum of an objective may take, being exact
 #: (some two seconds), and steps that they are about.
 _COPIED_VALUES, _EXACT, _INTERIOR_STEPS, _FEW_STEPS = 2**24, 1e10, 15, 5
-#: Operations for each value of sparse rows under an L1 norm, if all of these are passed over again and again.
-_PASSES = 8000
+#: Operations for each value of sparse rows under an L1 norm, or with kinks, if all are passed over again and again.
+_PASSES, _KINKED_PASSES = 8000, 40_000
 #: Columns of systems that are solved at once.
 _MAX_COLUMNS = 1024
 
@@ -139,11 +141,24 @@ class LinearRegressor(BaseTorchRegressor, LinearModel):
                     return "lbfgs"
             elif 4 * n * d * few <= max(_FREE, _WORTH * steps):
                 return "lbfgs" if self._solves_at_once(loss, n) else "exact"
-        if not loss.smooth and self._n_coordinates(problem, loss) >= _MAX_COLUMNS:
+        is_system = not loss.smooth and not self._goes_by_multipliers(problem, loss)
+        if is_system and self._n_coordinates(problem, loss) >= _MAX_COLUMNS:
             return "sgd"
         return super()._cheapest_solver(problem, loss, penalty, newton_params)
 
+    def _goes_by_multipliers(self, problem: Problem, loss: Loss) -> bool:
+        """Tell whether kinks of sparse rows are such that products with these are all that an optimum asks for."""
+        d = problem.source.shape[1]
+        if loss.smooth or self.penalty != "l2" or self.alpha == 0:
+            return False
+        if not issparse(problem.source) or problem.density >= FILLED:
+            return False
+        return MANY_COLUMNS <= d == self._n_coordinates(problem, loss) and problem.n_rows * d > SMALL_VALUES
+
     def _is_certificate_cheap(self, problem: Problem, loss: Loss) -> bool:
+        if self._goes_by_multipliers(problem, loss):
+            values = problem.n_rows * problem.source.shape[1] * problem.density
+            return _KINKED_PASSES * values * self.n_outputs_ <= _EXACT
         if super()._is_certificate_cheap(problem, loss):
             return True
         # some dozen products of all columns; few of smooth losses, of squared errors one

@@ -55,19 +55,19 @@ def ridge(rows: Rows, loss: SquaredLoss, weight: np.ndarray, rho: np.ndarray, to
     rho = np.broadcast_to(rho if rho.ndim == 3 else rho[:, None], (K, C, D))
     if not rho.any(2).all():
         return None
-    weight, found, left = np.broadcast_to(weight, (K, n)), Solution.begun(np.zeros((K * C, 1, D))), np.arange(K * C)
-    ways = np.repeat((D > _WIDE * n) | (rho.max((1, 2)) < WEAK * rows.average_squares.max()), C)
-    for alike in (ways, ~ways):
-        for models in in_batches(np.arange(len(left)), rows, loss.one(0), NewtonCG()):
-            k, c = np.divmod(some := left[models], C)  # a column of scores each
-            stack = Stack(rows, loss.of(loss.target[c, None]), weight[k], rho[k, c], found.params[some])
-            part = descend(stack, NewtonCG(_LEFT_OF_SQUARES * tol[k], alike[some]), tol[k], _MAX_STEPS)
+    weight, found, open_ = np.broadcast_to(weight, (K, n)), Solution.begun(np.zeros((K * C, 1, D))), np.arange(K * C)
+    for other in (False, True):
+        for models in in_batches(np.arange(len(open_)), rows, loss.one(0), NewtonCG()):
+            k, c = np.divmod(some := open_[models], C)  # a column of scores each
+            target = loss.of(loss.target[c, None])
+            stack = Stack(rows, target, weight[k], rho[k, c], found.params[some])
+            part = descend(stack, NewtonCG(_LEFT_OF_SQUARES * tol[k], other), tol[k], _MAX_STEPS)
             if part.interrupted:
                 raise KeyboardInterrupt
             found.put(some, part)
         value = np.array([curve[-1] for curve in found.curve])
-        left = np.flatnonzero(~(found.bound <= small_enough(np.repeat(tol, C), value, found.params)))
-        if not len(left):
+        open_ = np.flatnonzero(~(found.bound <= small_enough(np.repeat(tol, C), value, found.params)))
+        if not len(open_):
             return found.together(C)
     return None
 
@@ -75,25 +75,28 @@ def ridge(rows: Rows, loss: SquaredLoss, weight: np.ndarray, rho: np.ndarray, to
 class NewtonCG(Directions):
     """Newton directions by products with the rows, each of which leaves a share of its gradient, (K,) or (1,).
 
-    Columns may count `alike` (K,), where the penalty holds them alike, or else each by its curvature.
+    Columns count by their curvature each; or, where `other` says so much, the way that suits least squares, or not.
     """
 
     most_scores = _MOST_SCORES
     slope_left, nearer = 0.1, 0.1
 
-    def __init__(self, left: np.ndarray | None = None, alike: np.ndarray | None = None):
-        self._left, self._alike = np.array([_LEFT]) if left is None else left, alike
+    def __init__(self, left: np.ndarray | None = None, other: bool | None = None):
+        self._left, self._other = np.array([_LEFT]) if left is None else left, other
 
     def keep(self, models: np.ndarray) -> None:
-        if self._alike is not None:
-            self._left, self._alike = self._left[models], self._alike[models]
+        if len(self._left) > 1:
+            self._left = self._left[models]
 
     def __call__(self, stack: Stack) -> np.ndarray:
         of_rows, second, own = _coupled(stack) if stack.params.shape[1] > 1 else _apart(stack)
         curvature, rho = stack.rows.diagonal(second.reshape(-1, second.shape[2])), stack.rho[:, None]
         curvature = curvature.reshape(stack.params.shape)
-        if self._alike is not None:
-            curvature[self._alike] *= rho[self._alike] == 0
+        if self._other is not None:
+            n, D = stack.rows.shape
+            is_weak = rho.max((1, 2)) < WEAK * curvature.max((1, 2))
+            alike = (is_weak | (D > _WIDE * n)) != self._other
+            curvature[alike] *= rho[alike] == 0
         curvature += rho
         curvature += _LEAST * curvature.max((1, 2), keepdims=True) + np.finfo(float).tiny
 

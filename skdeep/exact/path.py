@@ -9,6 +9,7 @@ import numpy as np
 
 from skdeep.exact.descent import Directions, Solution, Stack, descend
 from skdeep.exact.losses import RowLoss
+from skdeep.exact.normal import distinct
 from skdeep.exact.rows import Rows
 
 
@@ -68,20 +69,23 @@ def follow(
     tol, max_iter, max_fun = limits
     params, strength = start.copy(), rho.max(1)
     found = Solution.begun(params)
-    rows_of = [one.tobytes() for one in weight] * (1 if len(weight) > 1 else len(rho))
+    rows_of = distinct(weight)[1] * (1 if len(weight) > 1 else len(rho))
     # which terms are within margins depends little on a few rows
     each, before = levels(list(zip(rows_of, kind.tolist(), strict=True)), strength, kind if loss.piecewise else None)
     way = directions(kind[each[0]])
     for models in (batch for level in each for batch in in_batches(level, rows, loss, way)):
         own, own_loss = weight if len(weight) == 1 else weight[models], loss.keep(models)
         last = before[models]
-        starts = [params[np.where(last >= 0, last, models)]]
+        start = params[np.where(last >= 0, last, models)]
+        stack = None
         if last[0] >= 0:
             earlier = np.where((before[last] >= 0) & (strength[before[last]] != strength[last]), before[last], last)
-            if (earlier != last).any():
-                starts.append(2 * starts[0] - params[earlier])
-        stacks = [Stack(rows, own_loss, own, rho[models], start) for start in starts]
-        stack = stacks[-1] if all((stacks[-1].value <= other.value).all() for other in stacks) else stacks[0]
+            if (earlier != last).any():  # as far again, if no objective is higher there than where the last one ended
+                ends = np.array([found.curve[k][-1] for k in last])
+                ends += 0.5 * np.vecdot((start * start).sum(1), rho[models] - rho[last])
+                ahead = Stack(rows, own_loss, own, rho[models], 2 * start - params[earlier])
+                stack = ahead if (ahead.value <= ends).all() else None
+        stack = stack or Stack(rows, own_loss, own, rho[models], start)
         way = way.again(kind[models])
         solution = descend(stack, way, (way.nearer if len(each) > 1 else 1.0) * tol[models], max_iter, max_fun)
         if solution.interrupted:

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.linalg import lstsq, qr
 
-from skdeep.exact import interior_one
+from skdeep.exact import interior_one, kinked_sparse
 from skdeep.exact.descent import summed
 from skdeep.exact.elastic_net import SMALLEST, Solution
 from skdeep.exact.interior import Batch
@@ -81,6 +81,9 @@ def solve(
     used = np.flatnonzero(weight.any(0))
     if len(used) < n:
         rows, lo, hi, weight, n = rows.select(used), lo[:, used], hi[:, used], weight[:, used], len(used)
+    if not width and kinked_sparse.suits(rows, rho, kappa):
+        each = np.broadcast_to(np.asarray(gap, dtype=float), K)
+        return kinked_sparse.solve(rows, (lo, hi), (up, down), weight, rho, each, max_iter)
     if C == 1 and not width and interior_one.suits(rows, weight, rho, kappa):
         alike = interior_one.Alike(rows, lo[0], lo[0] if hi is lo else hi[0], float(up[0]), float(down[0]), weight[0])
         one = alike.solve(rho[0], float(np.min(gap)), max_iter)

@@ -12,7 +12,7 @@ from scipy import sparse
 from scipy.linalg.blas import dsyrk
 from torch.nn.functional import embedding_bag
 
-from skdeep.compat.scipy import csr_matmat
+from skdeep.compat.scipy import csc_matvec, csr_matmat, csr_matvec
 
 #: Most products of two columns that are kept for all rows, and columns up to which some factors suffice for it.
 _MAX_PRODUCTS, _VERY_FEW = 2**21, 20
@@ -27,7 +27,7 @@ _CHUNK_VALUES = 2**20
 _FAR, _CONSTANT = 1e-3, 1e-13
 #: Share of values that are stored from which dense rows are cheaper, for products of columns, and for all else of so
 #: many values at most; and values of rows up to which their calls alone are.
-FILLED, _DENSE_VALUES, _SMALL_VALUES = 0.1, 2**24, 2**16
+FILLED, _DENSE_VALUES, SMALL_VALUES = 0.1, 2**24, 2**16
 
 
 @lru_cache(maxsize=64)
@@ -78,6 +78,12 @@ def dense_product(A: sparse.sparray, B: sparse.sparray) -> np.ndarray:
     found, column, first = np.empty(n * d), np.empty(n * d, dtype=kind), np.empty(n + 1, dtype=kind)
     csr_matmat(n, d, parts[0], parts[1], A.data, parts[2], parts[3], B.data, first, column, found)
     return sparse.csr_array((found[: first[-1]], column[: first[-1]], first), shape=shape).toarray()
+
+
+def add_product_(A: sparse.sparray, v: np.ndarray, found: np.ndarray) -> np.ndarray:
+    """Add the product of a CSR or CSC matrix with a vector of its dtype, in place."""
+    (csr_matvec if A.format == "csr" else csc_matvec)(*A.shape, A.indptr, A.indices, A.data, v, found)
+    return found
 
 
 class Rows:
@@ -223,7 +229,7 @@ class SparseRows(Rows):
         """Make dense rows where passing over these takes longer."""
         n, D = self.shape
         filled = n * D <= _DENSE_VALUES and self.n_values >= FILLED * n * D
-        return Rows(self.take(slice(n))) if filled or n * D <= _SMALL_VALUES else self
+        return Rows(self.take(slice(n))) if filled or n * D <= SMALL_VALUES else self
 
     def centred(self) -> tuple[Rows, np.ndarray, np.ndarray] | None:
         """Make dense rows of columns less their means (d,), divided by their deviations (d,).
@@ -255,16 +261,22 @@ class SparseRows(Rows):
         flat = params.reshape(-1, params.shape[-1])
         coef = flat[:, :-1] if self.intercept else flat
         X = self._long[0]
-        found = (X @ coef[0])[None] if len(coef) == 1 else np.ascontiguousarray((X @ coef.T).T)
+        if len(coef) == 1 and X.dtype == flat.dtype:
+            start = np.full(X.shape[0], flat[0, -1]) if self.intercept else np.zeros(X.shape[0], X.dtype)
+            return add_product_(X, coef[0], start).reshape(*params.shape[:-1], -1)
+        found = np.ascontiguousarray((X @ coef.T).T)
         if self.intercept:
             found += flat[:, -1:]
         return found.reshape(*params.shape[:-1], -1)
 
     def back(self, gradient: np.ndarray) -> np.ndarray:
         flat = gradient.reshape(math.prod(gradient.shape[:-1]), gradient.shape[-1])
-        found = np.empty((len(flat), self.shape[1]), dtype=np.result_type(self.X.dtype, flat.dtype))
-        turned = self._long[1]
-        found[:, : self.X.shape[1]] = turned @ flat[0] if len(flat) == 1 else (turned @ flat.T).T
+        found = np.zeros((len(flat), self.shape[1]), dtype=np.result_type(self.X.dtype, flat.dtype))
+        d, turned = self.X.shape[1], self._long[1]
+        if len(flat) == 1 and turned.dtype == flat.dtype:
+            add_product_(turned, flat[0], found[0, :d])
+        else:
+            found[:, :d] = (turned @ flat.T).T
         if self.intercept:
             found[:, -1] = flat.sum(1)
         return found.reshape(*gradient.shape[:-1], -1)
@@ -279,8 +291,9 @@ class SparseRows(Rows):
         return SparseRows(self.X[index], self.intercept)
 
     def diagonal(self, factor: np.ndarray) -> np.ndarray:
-        found = np.empty((len(factor), self.shape[1]))
-        found[:, : self.X.shape[1]] = (self._transposed.power(2) @ factor.T).T
+        found, X = np.empty((len(factor), self.shape[1])), self.X
+        squares = type(X)((X.data * X.data, X.indices, X.indptr), shape=X.shape).T
+        found[:, : X.shape[1]] = (squares @ factor.T).T
         if self.intercept:
             found[:, -1] = factor.sum(1)
         return found

@@ -79,33 +79,32 @@ class TweedieLoss(OfColumns):
         super().__init__(target, power)
         self.power, self._a, self._b = power, 2 - power, power - 1
         is_zero = target == 0
-        self._zero = is_zero if is_zero.any() else None
         positive = np.where(is_zero, 1.0, target)
         self._log, self._unit = np.log(positive), positive**self._a
+        self._zero = is_zero / self._a if is_zero.any() else None
+        self._falling = self._unit * ~is_zero  # what falls with the scores is of targets above zero only
 
     def at(self, scores: np.ndarray) -> At:
         u = self._from_target(scores)
-        up, down = (_grown(rate, u) for rate in (self._a, -self._b))
-        if self._zero is not None:  # what falls with the scores is of targets above zero only
-            down[np.broadcast_to(self._zero, down.shape)] = 0
-        gradient = self._a * up
-        if self._b:
-            gradient += self._b * down
-        up -= down
+        up, down = (_grown(rate, u) for rate in (self._a, -self._b))  # of which one may be u, not both
         up *= self._unit
-        gradient *= self._unit
         if self._zero is not None:
-            up += self._zero / self._a
-            gradient += self._zero
-        return At(summed(up), gradient)
+            up += self._zero
+        down *= self._falling
+        value = summed(up - down)
+        if self._a == 0:
+            return At(value, down)
+        if self._b:
+            up *= self._a
+            down *= self._b
+            up += down
+        return At(value, up)
 
     def second(self, scores: np.ndarray, at: At) -> np.ndarray:
         if self._b == 0:
             return at.gradient + self.target
         falling = np.exp(-self._b * self._from_target(scores))
-        falling *= self._unit
-        if self._zero is not None:
-            falling[np.broadcast_to(self._zero, falling.shape)] = 0
+        falling *= self._falling
         return self._a * at.gradient + falling
 
     def conjugate(self, dual: np.ndarray) -> np.ndarray:
@@ -118,7 +117,7 @@ class TweedieLoss(OfColumns):
         found = self._unit * (slope * (u + self._log) - _grown(self._a, u) + _grown(-self._b, u))
         if self._zero is not None:
             of_zero = (xlogy(dual, np.maximum(dual, 0)) - dual) / self._a
-            found = np.where(self._zero, of_zero, found)
+            found = np.where(self._zero > 0, of_zero, found)
         return found.sum(1)
 
     def _from_target(self, scores: np.ndarray) -> np.ndarray:
@@ -150,5 +149,5 @@ class TweedieLoss(OfColumns):
 def _grown(rate: float, u: np.ndarray) -> np.ndarray:
     """Compute ``(exp(rate * u) - 1) / rate``, which is u at a rate of zero."""
     if rate in (0, 1):
-        return np.expm1(u) if rate else u.copy()
+        return np.expm1(u) if rate else u
     return np.expm1(rate * u) / rate

@@ -25,6 +25,7 @@ from skdeep.exact import (
     finite_newton,
     hinge_norms,
     huber,
+    kinked_sparse,
     moments,
     newton_cg,
     newton_rivals,
@@ -345,7 +346,7 @@ def _descend(recipe: Recipe, arrays: Arrays, loss: RowLoss, max_iter: int, watch
 
     way = directions(np.arange(len(params)))
     batches = in_batches(np.arange(len(params)), rows, loss, way)
-    has_path = len(batches) > 1 and len({own.tobytes() for own in weight}) < n_models
+    has_path = len(batches) > 1 and len(normal.distinct(weight)[0]) < n_models
     ends_there = not params.any() and min(max_iter, max_fun) >= _ENOUGH
     params = newton_rivals.start(way, rows, weight, rho, params) if ends_there else params
     if watch is None and n_models > 1 and ends_there and (has_path or loss.piecewise or by_pairs):
@@ -424,7 +425,7 @@ def _by_columns(loss: Loss, arrays: Arrays, gap: np.ndarray, max_iter: int) -> e
     """Minimise losses of values to relative duality gaps, column by column."""
     rows, target, weight, start, parts = arrays.rows, arrays.target, arrays.weight, arrays.start, []
     smooth = row_loss(loss, target, 0) if is_known(loss) else None
-    if smooth is None:
+    if smooth is None and not kinked_sparse.suits(rows, arrays.rho, arrays.kappa):
         _check_size(rows.shape[1], "columns")
     for c in range(target.shape[1]):
         rho, kappa = (

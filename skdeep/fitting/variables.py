@@ -131,7 +131,8 @@ def rows_of(
         X = sparse.csr_array(source if index is None else source[index], dtype=np.float64)
         # one after the other: their product may overflow
         data = X.data if network.frame is None else X.data * network.frame.factor[X.indices]
-        X = sparse.csr_array((data * scale[X.indices], X.indices, X.indptr), shape=X.shape)
+        data = data if (scale == 1).all() else data * scale[X.indices]
+        X = sparse.csr_array((data, X.indices, X.indptr), shape=X.shape)
         return SparseRows(X, variables.intercept)
     if isinstance(source, np.ndarray) and network.frame is None:
         X = source if index is None else source[index]
