@@ -17,6 +17,7 @@ from skdeep.data import categories
 from skdeep.data.encoding import encode
 from skdeep.engine.losses import LOSSES
 from skdeep.estimators import deep
+from skdeep.fitting import courses
 from skdeep.fitting.courses import clean_loss, epochs_by_size, of_classes
 from skdeep.fitting.recipe import Member
 from skdeep.model_selection import GridSearchCV
@@ -52,24 +53,34 @@ def test_epochs_by_size(size, epochs):
 
 
 @pytest.mark.parametrize(
-    ("size", "units", "rate"),
+    ("size", "units", "rows", "rate"),
     [
-        ((100, 4, 3), [100], 0.08 / 10**0.5),
-        ((100, 4, 3), [], 0.08 / 10**0.5),  # softmax regression
-        ((100, 4, 3), [8, 8], 0.04 / 10**0.5),
-        ((200_000, 3, 2), [100], 0.08 / 45**0.5),
-        ((1_000, 400, 2), [100], 0.04 / 10**0.5),
-        ((20, 4, 3), [100], 0.016 / 10**0.5),  # more units than rows
-        ((20, 4, 3), [40, 10], 0.02 / 10**0.5),
+        ((100, 4, 3), [100], 64, 0.4 / 80**0.5),  # 80 steps are few
+        ((100, 4, 3), [], 64, 0.4 / 80**0.5),  # softmax regression
+        ((100, 4, 3), [8, 8], 64, 0.2 / 80**0.5),
+        ((100, 4, 3), [100], 4, 0.08 / 10**0.5),  # 250 are not
+        ((200_000, 3, 2), [100], 256, 0.08 / 45**0.5),
+        ((200_000, 3, 2), [100], 200_000, 0.4 / 80**0.5),
+        ((1_000, 400, 2), [100], 64, 0.2 / 160**0.5),
+        ((20, 4, 3), [100], 64, 0.08 / 80**0.5),  # more units than rows
+        ((20, 4, 3), [40, 10], 64, 0.1 / 80**0.5),
     ],
 )
-def test_rates_by_size(size, units, rate):
+def test_rates_by_size(size, units, rows, rate):
     n_rows, n_columns, n_classes = size
     problem = SimpleNamespace(n_rows=n_rows, n_observations=n_rows, source=np.empty((0, n_columns)))
-    course = of_classes(problem, n_classes, units)
+    course = of_classes(problem, n_classes, units, rows)
     assert course.decisions["auto_rate"] == pytest.approx(rate, rel=1e-12)
     assert course.decisions["averages"]
     assert course.steps == 80
+
+
+@pytest.mark.parametrize(("rows", "rate"), [("auto", 0.4 / 160**0.5), (10, 0.08 / 10**0.5), (1000, 0.4 / 80**0.5)])
+def test_rates_are_of_the_steps_that_are_taken(rows, rate, monkeypatch):
+    found = []
+    monkeypatch.setattr(courses, "of_classes", lambda *args: found.append(of_classes(*args)) or found[-1])
+    MLPClassifierTorch(batch_size=rows, random_state=0, max_iter=1).fit(*table(1000, 10, 2))
+    assert [course.decisions["auto_rate"] for course in found] == pytest.approx([rate])
 
 
 def few_steps(**params):

@@ -98,10 +98,10 @@ def test_what_steps_leave_behind_suits_autograd():
 @pytest.mark.parametrize(
     ("params", "rate"),
     [
-        ({}, 0.08 / 10**0.5),
-        ({"hidden_layer_sizes": ()}, 0.08 / 10**0.5),
-        ({"hidden_layer_sizes": (4, 4)}, 0.04 / 10**0.5),
-        ({"hidden_layer_sizes": (4,) * 5, "solver": Adam()}, 0.016 / 10**0.5),
+        ({}, 0.4 / 80**0.5),
+        ({"hidden_layer_sizes": ()}, 0.4 / 80**0.5),
+        ({"hidden_layer_sizes": (4, 4)}, 0.2 / 80**0.5),
+        ({"hidden_layer_sizes": (4,) * 5, "solver": Adam()}, 0.08 / 80**0.5),
         ({"learning_rate": "constant"}, 0.003),
         ({"learning_rate": "cosine", "hidden_layer_sizes": (4, 4)}, 0.003),
         ({"learning_rate_init": 0.05}, 0.05),

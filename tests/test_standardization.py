@@ -75,7 +75,7 @@ def test_raw_columns_are_as_good_as_scaled_ones():
         X_train, X_test, y_train, y_test = train_test_split(*load(return_X_y=True), random_state=0)
         ours = MLPClassifierTorch(random_state=0).fit(X_train, y_train).score(X_test, y_test)
         theirs = make_pipeline(StandardScaler(), MLPClassifier(random_state=0)).fit(X_train, y_train)
-        assert ours >= theirs.score(X_test, y_test) - 0.02
+        assert ours >= theirs.score(X_test, y_test) - 0.03  # a row of 45 is .022
         assert ours > 0.95
 
 

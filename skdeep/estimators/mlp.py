@@ -132,7 +132,7 @@ class Perceptron(NeuralNet):
         if schedule == "auto" and incremental:
             decisions["schedule"] = "constant"
         elif schedule == "auto":
-            course = self._course(problem) if settings_of(self).learning_rate_init == "auto" else courses.PATIENT
+            course = self._course(problem, rows) if settings_of(self).learning_rate_init == "auto" else courses.PATIENT
             least = epochs_of(course.steps, problem, rows)
             horizon, due = (min(max(epochs, least), self.max_iter) for epochs in (course.longest, course.epochs))
             decisions |= {"horizon": horizon, **course.decisions} | ({"due": due} if due < horizon else {})
@@ -149,8 +149,8 @@ class Perceptron(NeuralNet):
             stored -= levels.stop - levels.start - len(self._categories.columns)
         return min(d, _FULL * stored)
 
-    def _course(self, problem: Problem) -> courses.Course:
-        """Choose how to train, where that is left to us."""
+    def _course(self, problem: Problem, rows: int) -> courses.Course:
+        """Choose how to train by so many rows per step, where that is left to us."""
         raise NotImplementedError
 
     def _rates(self, recipe: Recipe, problem: Problem, network: Network, members: list[Member]) -> np.ndarray:
@@ -254,8 +254,8 @@ class PerceptronClassifier(Perceptron, NeuralNetClassifier):
 
     _parameter_constraints: ClassVar[dict] = {"label_smoothing": [Interval(Real, 0, 1, closed="both")]}
 
-    def _course(self, problem: Problem) -> courses.Course:
-        return courses.of_classes(problem, self.n_outputs_, self._layer_units(0, 0)[1:-1])
+    def _course(self, problem: Problem, rows: int) -> courses.Course:
+        return courses.of_classes(problem, self.n_outputs_, self._layer_units(0, 0)[1:-1], rows)
 
     def _output_name(self) -> str:
         return "softmax" if self._loss(self.n_outputs_).target == "codes" else "logistic"
@@ -354,9 +354,9 @@ class MLPClassifierTorch(PerceptronClassifier, SingleNet):
         [8]_ (``loss_curve_`` is of the steps); from a ``learning_rate_init`` of your own, it is one cosine over 60
         epochs, or 500 steps. ``max_iter`` is the most in any case. In ``partial_fit`` it is constant.
     learning_rate_init : float or "auto", default="auto"
-        Learning rate at the start. "auto" is 0.003; for ``learning_rate="auto"`` and E epochs by size (10 to 45), it is
-        :math:`0.8 / \sqrt{E \max(d, 100)}`, divided by the number of hidden layers, and of n rows, which are less than
-        the h units of a layer, n / h of that.
+        Learning rate at the start. "auto" is 0.003; for ``learning_rate="auto"`` and E epochs by size (10 to 45), which
+        are T steps (80 at least), it is :math:`0.8 / \sqrt{\min(E, T / 25) \max(d, 100)}`, divided by the number of
+        hidden layers, and of n rows, which are less than the h units of a layer, n / h of that.
     {training}
     {label_smoothing}
     {calibration}

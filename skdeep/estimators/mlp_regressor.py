@@ -29,7 +29,7 @@ class NeuralNetRegressor(BaseTorchRegressor, NeuralNet):
 class PerceptronRegressor(Perceptron, NeuralNetRegressor):
     """Common part of the perceptrons that learn values."""
 
-    def _course(self, problem: Problem) -> courses.Course:
+    def _course(self, problem: Problem, rows: int) -> courses.Course:
         return courses.of_values(np.size(self.hidden_layer_sizes))
 
     def _output_name(self) -> str:

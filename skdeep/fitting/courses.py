@@ -22,8 +22,9 @@ _CLEAN = 0.15
 _FOLLOWS = 4.0
 #: Bins of each column that make it no stronger; more do so in proportion, for they learn more by heart.
 _FEW_BINS = 8
-#: Their learning rate, of one hidden layer, times the root of epochs and columns, which count as so many at least.
-_RATE, _FEW_COLUMNS = 0.8, 100
+#: Their learning rate, of one hidden layer, times the root of epochs and columns, which count as so many at least. An
+#: epoch has so many steps at least.
+_RATE, _FEW_COLUMNS, _FEW_STEPS = 0.8, 100, 25
 
 #: The one cosine of regressors: epochs, least steps, epochs at most; and the learning rate at its start, of one hidden
 #: layer.
@@ -69,15 +70,20 @@ def of_values(n_hidden: int) -> Course:
     return Course(*_COSINE, {"schedule": "cosine", "to_end": True, "auto_rate": _COSINE_RATE / max(1, n_hidden)})
 
 
-def of_classes(problem: Problem, n_classes: int, units: list[int]) -> Course:
-    """Choose averages over steps at a constant rate, which is lower the longer training takes, and for many columns.
+def of_classes(problem: Problem, n_classes: int, units: list[int], rows: int) -> Course:
+    """Choose averages over steps of so many rows at a constant rate.
 
-    It is also lower where a layer has more units than there are rows: all units move in a step, and what few rows have
+    It is lower the longer training takes, be it in epochs or, where few rows are few steps, in these, and for many
+    columns.
+
+    It is lower, too, where a layer has more units than there are rows: all units move in a step, and what few rows have
     in common by chance is learnt by heart in a few.
     """
     n_columns = problem.source.shape[1]
     epochs = epochs_by_size(problem.n_rows, n_columns, n_classes)
-    rate = _RATE / ((epochs * max(n_columns, _FEW_COLUMNS)) ** 0.5 * max(1, len(units)))
+    n_steps = max(_STEPS, epochs * -(-problem.n_rows // rows))
+    length = min(epochs, n_steps / _FEW_STEPS)
+    rate = _RATE / ((length * max(n_columns, _FEW_COLUMNS)) ** 0.5 * max(1, len(units)))
     rate *= min(1.0, problem.n_observations / max([1, *units]))
     decisions = {"schedule": "constant", "averages": True, "follows": True, "auto_rate": rate}
     return Course(epochs, _STEPS, clean_epochs(epochs, n_classes), decisions)
