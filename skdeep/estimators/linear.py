@@ -351,9 +351,8 @@ def _check_objective(solver: str, penalty_name: str | None, loss: Loss, penalty:
     """Raise if a solver of full batches is given an objective that it cannot minimise."""
     if solver == "exact" and not is_certified(loss, penalty):
         raise ValueError(
-            "solver='exact' minimises all losses with any penalty, but for squared hinges of the worst violation "
-            "(multi_class='crammer_singer') with an L1 norm, and losses of values with an output that is not their "
-            f"own; not this loss with penalty={penalty_name!r}. Use solver='sgd', 'adam' or 'adamw', or another "
+            "solver='exact' minimises all losses with any penalty, but for losses of values with an output that is not "
+            f"their own; not this loss with penalty={penalty_name!r}. Use solver='sgd', 'adam' or 'adamw', or another "
             "penalty."
         )
     if solver == "exact" or (loss.smooth and penalty.smooth):
