@@ -36,6 +36,7 @@ from sklearn.exceptions import DataConversionWarning
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from skdeep import HingeClassifier, MLPClassifierTorch, SoftmaxClassifier
+from skdeep.data.inputs import to_numpy
 
 # whole numbers from 0 to 16, which every dtype holds exactly, and many zeros
 DIGITS, DIGITS_Y = (part[:90] for part in load_digits(n_class=3, return_X_y=True))
@@ -909,3 +910,10 @@ def test_namespaces_do_not_mix(cls, dispatch):
     model = make(cls).fit(DIGITS, DIGITS_Y)
     with pytest.raises(ValueError, match="same"):
         model.predict(torch.tensor(DIGITS))
+
+
+def test_arrays_of_numpy_stay_what_they_are():
+    """Under array API dispatch, the oldest scikit-learn made them read-only, of which torch warned in `fit`."""
+    array = np.ones(3)
+    with sklearn.config_context(array_api_dispatch=True):
+        assert to_numpy(array) is array

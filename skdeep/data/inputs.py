@@ -46,6 +46,8 @@ def to_numpy(array: Any) -> Any:
     if isinstance(array, Tensor):
         array = array.float() if array.dtype is torch.bfloat16 else array
         return array.detach().cpu().numpy()
+    if isinstance(array, np.ndarray):  # scikit-learn 1.9.0 would make a copy that cannot be written
+        return array
     if get_config()["array_api_dispatch"] and hasattr(array, "__array_namespace__"):
         return move_to(array, xp=np, device="cpu")
     return array

@@ -50,6 +50,10 @@ STEPS, _EPOCHS, _STEP_OVERHEAD = 1500, 100, 4e6
 _CERTIFIED_VALUES, _MANY_CERTIFIED_VALUES, _FEW_COLUMNS, _FEW_WEIGHTS = 2**21, 2**22, 256, 700
 #: Values that a sparse row costs there at least, of so many columns.
 _SYSTEM = 128
+#: Values of rows that may be copied, floating-point operations that the optimum of an objective may take, being exact
+#: (some two seconds), and steps that they are about; and operations for each value of sparse rows under an L1 norm, if
+#: all of these are passed over again and again.
+COPIED_VALUES, EXACT, FEW_STEPS, PASSES = 2**24, 1e10, 5, 8000
 #: Of a model that is not trained.
 _NO_STATE = TrainingState(RandomSource(0))
 #: Iterations that the exact solver takes about: Newton's, those of L-BFGS, and those without a preconditioner; and
@@ -178,7 +182,14 @@ class LinearModel(SparseCoefMixin, BaseTorchEstimator):
         is_small = n_columns <= _FEW_COLUMNS and n_columns * n_outputs <= _FEW_WEIGHTS
         # of sparse rows with few values each, it is the systems of rows that take time
         values = problem.n_rows * max((n_columns - 1) * problem.density + 1, min(n_columns, _SYSTEM)) * n_outputs
-        return values <= (_MANY_CERTIFIED_VALUES if is_small else _CERTIFIED_VALUES)
+        if values <= (_MANY_CERTIFIED_VALUES if is_small else _CERTIFIED_VALUES):
+            return True
+        # of second derivatives that are sparse, too, few are formed
+        n_systems = n_outputs * (n_outputs + 1) // 2 if loss.target == "codes" else n_outputs
+        values = problem.n_rows * n_columns * problem.density
+        work = min(2 * FEW_STEPS * products_of_columns(problem, n_columns), PASSES * values)
+        is_sparse = loss.twice_smooth and problem.density < FILLED and values <= COPIED_VALUES
+        return is_sparse and work * n_systems <= EXACT
 
     def _n_coordinates(self, problem: Problem, loss: Loss) -> int:
         """Count the columns that an optimum is looked for in, or the rows, where they stand in for these."""
@@ -349,9 +360,8 @@ def _check_objective(solver: str, penalty_name: str | None, loss: Loss, penalty:
     """Raise if a solver of full batches is given an objective that it cannot minimise."""
     if solver == "exact" and not is_certified(loss, penalty):
         raise ValueError(
-            "solver='exact' minimises all losses with any penalty, but for squared hinges of the worst violation "
-            "(multi_class='crammer_singer') with an L1 norm, and losses of values with an output that is not their "
-            f"own; not this loss with penalty={penalty_name!r}. Use solver='sgd', 'adam' or 'adamw', or another "
+            "solver='exact' minimises all losses with any penalty, but for losses of values with an output that is not "
+            f"their own; not this loss with penalty={penalty_name!r}. Use solver='sgd', 'adam' or 'adamw', or another "
             "penalty."
         )
     if solver == "exact" or (loss.smooth and penalty.smooth):

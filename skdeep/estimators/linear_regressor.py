@@ -14,7 +14,15 @@ from skdeep.engine.losses import Loss
 from skdeep.engine.penalties import PENALTIES, ElasticNet
 from skdeep.engine.values import HuberValues, InsensitiveValues, SquaredValues
 from skdeep.estimators.docs import document_regressor
-from skdeep.estimators.linear import STEPS, LinearModel, products_of_columns
+from skdeep.estimators.linear import (
+    COPIED_VALUES,
+    EXACT,
+    FEW_STEPS,
+    PASSES,
+    STEPS,
+    LinearModel,
+    products_of_columns,
+)
 from skdeep.estimators.regression import BaseTorchRegressor
 from skdeep.exact.kinked_sparse import MANY_COLUMNS
 from skdeep.exact.rows import FILLED, SMALL_VALUES
@@ -26,11 +34,9 @@ from skdeep.fitting.recipe import Member, values
 #: Floating-point operations of the closed form that are done sooner than an iteration of anything else begins; and how
 #: many times those of mini-batches it may take, being exact.
 _FREE, _WORTH = 2e9, 10.0
-#: Values of rows that may be copied, floating-point operations that the optimum of an objective may take, being exact
-#: (some two seconds), and steps that they are about.
-_COPIED_VALUES, _EXACT, _INTERIOR_STEPS, _FEW_STEPS = 2**24, 1e10, 15, 5
-#: Operations for each value of sparse rows under an L1 norm, or with kinks, if all are passed over again and again.
-_PASSES, _KINKED_PASSES = 8000, 40_000
+#: Steps of interior points; and operations for each value of sparse rows with kinks, if all of these are passed over
+#: again and again.
+_INTERIOR_STEPS, _KINKED_PASSES = 15, 40_000
 #: Columns of systems that are solved at once.
 _MAX_COLUMNS = 1024
 
@@ -137,7 +143,7 @@ class LinearRegressor(BaseTorchRegressor, LinearModel):
             few, steps = min(n, d), STEPS * BATCH_ROWS * 4 * self.n_outputs_ * d * problem.density
             if self._solves_at_once(loss, n) and fits_memory(problem):
                 work = 2 * products_of_columns(problem, d) * few / d + few**3
-                if work <= max(_EXACT, _WORTH * steps):
+                if work <= max(EXACT, _WORTH * steps):
                     return "lbfgs"
             elif 4 * n * d * few <= max(_FREE, _WORTH * steps):
                 return "lbfgs" if self._solves_at_once(loss, n) else "exact"
@@ -158,23 +164,23 @@ class LinearRegressor(BaseTorchRegressor, LinearModel):
     def _is_certificate_cheap(self, problem: Problem, loss: Loss) -> bool:
         if self._goes_by_multipliers(problem, loss):
             values = problem.n_rows * problem.source.shape[1] * problem.density
-            return _KINKED_PASSES * values * self.n_outputs_ <= _EXACT
+            return _KINKED_PASSES * values * self.n_outputs_ <= EXACT
         if super()._is_certificate_cheap(problem, loss):
             return True
         # some dozen products of all columns; few of smooth losses, of squared errors one
         d = self._n_coordinates(problem, loss) + 1
-        steps = 1 if type(loss) is SquaredValues else _FEW_STEPS if loss.smooth else _INTERIOR_STEPS
+        steps = 1 if type(loss) is SquaredValues else FEW_STEPS if loss.smooth else _INTERIOR_STEPS
         values = problem.n_rows * d * problem.density
         work = 2 * steps * products_of_columns(problem, d)
         if loss.smooth and problem.density < FILLED:  # of many columns, no products are formed
-            work = min(work, _PASSES * values)
-        return values <= _COPIED_VALUES and work * self.n_outputs_ <= _EXACT
+            work = min(work, PASSES * values)
+        return values <= COPIED_VALUES and work * self.n_outputs_ <= EXACT
 
     def _is_exact_cheap(self, problem: Problem, loss: Loss, newton_params: int | None) -> bool:
         d = self._n_coordinates(problem, loss)
         # Newton's steps of squares in pieces are few, and a matrix of second derivatives is half a product
         in_pieces = isinstance(loss, HuberValues | InsensitiveValues) and d < _MAX_COLUMNS
-        steps_are_few = in_pieces and _FEW_STEPS * products_of_columns(problem, d) * self.n_outputs_ <= _EXACT
+        steps_are_few = in_pieces and FEW_STEPS * products_of_columns(problem, d) * self.n_outputs_ <= EXACT
         return steps_are_few or super()._is_exact_cheap(problem, loss, newton_params)
 
     def _max_newton_params(self, problem: Problem, loss: Loss) -> int | None:

@@ -134,6 +134,11 @@ class Stack:
             self._gradient += self._slope
         return self._gradient
 
+    def above(self) -> np.ndarray:
+        """Compute by how much objectives may be above their minimum, (K,), by what the penalty holds."""
+        squares = np.square(self.gradient).sum(1)
+        return np.divide(0.5 * squares, self.rho, out=np.zeros_like(squares), where=self.rho > 0).sum(1)
+
     def keep(self, models: np.ndarray) -> None:
         """Go on with some of the models only."""
         self._gradient = self.gradient[models]
@@ -294,7 +299,10 @@ def descend(
             if np.any(limit) or not all((fallen & moved & (largest > tol)).tolist()):
                 at_rest = largest <= small_enough(tol, stack.value, stack.params)
                 # where the last step has left a share of its slope, the next ones fall as far, however flat it is
-                at_rest &= ~(stack.left * fall > AHEAD * tol * np.maximum(stack.value, LEAST))
+                enough = AHEAD * tol * np.maximum(stack.value, LEAST)
+                at_rest &= ~(stack.left * fall > enough)
+                if stack.loss.piecewise:  # the step before says nothing of the next pieces
+                    at_rest &= ~(stack.above() > enough)
                 # where the fall is lost in rounding, the gradient may still tell
                 stuck = ~moved | (~fallen & ~(largest < 0.5 * steepest))
                 done = at_rest | stuck | limit

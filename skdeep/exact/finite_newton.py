@@ -14,7 +14,7 @@ import math
 import numpy as np
 from scipy.linalg.lapack import dposv
 
-from skdeep.exact.descent import AT_REST, EPS, LEAST, LEAST_VALUE, MAX_TRIALS, MUCH_LESS, PER_LOSS, Solution
+from skdeep.exact.descent import AHEAD, AT_REST, EPS, LEAST, LEAST_VALUE, MAX_TRIALS, MUCH_LESS, PER_LOSS, Solution
 from skdeep.exact.losses import KINK
 from skdeep.exact.newton import SINGULAR, slope_left
 from skdeep.exact.rows import Rows, SparseRows
@@ -91,8 +91,10 @@ class _Models:
 
     def is_at_rest(self, k: int, tol: float) -> bool:
         """Tell whether a model is to stop, by the rule of `skdeep.exact.descent.descend`."""
-        unit = min(max(PER_LOSS * float(self.value[k]), LEAST), 1.0, float(np.abs(self.params[k]).max()))
-        return float(self.largest[k]) <= tol * unit
+        value, squares, held = float(self.value[k]), np.square(self.gradient[k]), self.rho[k] > 0
+        unit = min(max(PER_LOSS * value, LEAST), 1.0, float(np.abs(self.params[k]).max()))
+        above = 0.5 * float((squares[held] / self.rho[k, held]).sum())
+        return float(self.largest[k]) <= tol * unit and above <= AHEAD * tol * max(value, LEAST)
 
     def directions(self, models: list[int], left: list[float]) -> np.ndarray | None:
         """Compute Newton's directions of some of the models; None where rounding hides a curvature.

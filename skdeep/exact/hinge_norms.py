@@ -6,7 +6,8 @@ margins, which is a parameter more of each row, without a penalty,
 
 .. math:: \max_j (1 + s_j - s_y)_+ = \min_\xi\; \xi_+ + \sum_j (1 + s_j - s_y - \xi)_+,
 
-since a bound below a margin saves no more than it costs.
+since a bound below a margin saves no more than it costs. Squared, the bound has a ridge instead, and margins above it
+cost as much as saves no bound that an optimum may have.
 """
 
 from __future__ import annotations
@@ -66,10 +67,13 @@ def solve(
     held = kappa + rho
     kappa, rho = np.tile(kappa, C), np.tile(rho, C)
     if isinstance(loss, CrammerSinger):
-        free = np.zeros((len(weight), n))
-        kappa, rho = np.concatenate([kappa, free], axis=1), np.concatenate([rho, free], axis=1)
-        of_terms = np.concatenate([of_terms, of_terms[:, :n]], axis=1)
-        found = _solve(Bounded(terms.take(np.arange(terms.shape[0])), n), of_terms, kappa, rho, gap, max_iter, n)
+        bend, of_bounds, squared = np.zeros((len(weight), n)), of_terms[:, :n], loss.squared
+        if squared:  # at scores of zero all bounds are one: at the optimum, weight * bound² is no more than that
+            bend, of_bounds, of_terms = 2 * of_bounds, bend, 2 * np.sqrt(of_terms)
+        kappa, rho = np.concatenate([kappa, np.zeros_like(bend)], axis=1), np.concatenate([rho, bend], axis=1)
+        of_terms = np.concatenate([of_terms, of_bounds], axis=1)
+        bounded = Bounded(terms.take(np.arange(terms.shape[0])), n, squared)
+        found = _solve(bounded, of_terms, kappa, rho, gap, max_iter, n)
     else:
         found = _solve(terms, of_terms, kappa, rho, gap, max_iter)
     params = found.params[:, 0, :size].reshape(len(weight), C, -1)

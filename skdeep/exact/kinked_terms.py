@@ -16,17 +16,22 @@ _PLAIN = 1.0
 class Bounded(Rows):
     """Terms (m n, D) of n rows, less the row's bound, which is a parameter more of each; and a term of each bound."""
 
-    def __init__(self, Z: np.ndarray, n: int):
-        self.n = n
+    def __init__(self, Z: np.ndarray, n: int, squared: bool = False):
+        self.n, self.squared = n, squared
         of_terms = np.tile(-np.eye(n), (len(Z) // n, 1))
         super().__init__(np.block([[Z, of_terms], [np.zeros((n, Z.shape[1])), np.eye(n)]]))
 
     def settle_(self, params: np.ndarray, dual: np.ndarray, at_zero: np.ndarray) -> None:
-        """Make bounds the largest of their margins, or zero, and their duals the sums of theirs, in place."""
+        """Make bounds the largest of their margins, or zero, and their duals the sums of theirs, in place.
+
+        Bounds that are squared have a ridge, and no duals.
+        """
         n, n_terms = self.n, self.shape[0] - self.n
         params[:, -n:] = 0
         margin = (self.scores(params) + at_zero[:, : n_terms + n])[:, :n_terms].reshape(len(params), -1, n)
         params[:, -n:] = np.maximum(margin.max(1), 0)
+        if self.squared:
+            return
         each = np.clip(dual[:, :n_terms], 0, 1).reshape(len(params), -1, n)
         together = each.sum(1)
         dual[:, :n_terms] = (each / np.maximum(together, 1)[:, None]).reshape(len(params), -1)

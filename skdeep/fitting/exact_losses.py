@@ -29,8 +29,6 @@ def is_certified(loss: Loss, penalty: ElasticNet) -> bool:
     """Tell whether there is a solver with a duality gap for a loss and a penalty, of which one may have kinks."""
     if type(penalty) not in (L1, L2, ElasticNet, NoPenalty):
         return False
-    if isinstance(loss, losses.CrammerSingerHinge) and loss.squared and not penalty.smooth:
-        return False
     return is_known(loss) or type(loss) in (*_KINKED, *_HINGES)
 
 
