@@ -581,7 +581,7 @@ SETTINGS = {
 def seen():
     return (
         torch.get_default_dtype(),
-        torch.get_default_device(),
+        torch.empty(0).device,  # torch.get_default_device fails in torch 2.6 after a reset
         torch.is_inference_mode_enabled(),
         torch.is_grad_enabled(),
         torch.is_autocast_enabled("cpu"),

@@ -134,7 +134,7 @@ def _settings():
         torch.get_default_dtype(),
         torch.get_num_threads(),
         torch.is_grad_enabled(),
-        torch.get_default_device(),
+        torch.empty(0).device,  # torch.get_default_device fails in torch 2.6 after a reset
         torch.are_deterministic_algorithms_enabled(),
     )
     return keys.tobytes(), rest, torch.get_rng_state().numpy().tobytes(), torch_settings, np.geterr()
