@@ -213,31 +213,43 @@ def _conjugate_gradients(rows: Rows, terms: Terms, bends: Bends, gradient: np.nd
     known = shift(gradient[None], factor.mean(1, keepdims=True), intercept)
 
     def conditioned(residual: np.ndarray) -> np.ndarray:
-        return without_shift(precondition(residual[0])[None])
+        return precondition(residual[0])[None]
 
     left = np.array([_INEXACT**2])
-    (step,) = known + conjugate_gradients(product, conditioned, (), gradient[None], left, _MAX_STEPS)
+    (step,) = known + conjugate_gradients(product, conditioned, (), without_shift(gradient[None]), left, _MAX_STEPS)
     return step if np.isfinite(step).all() else -gradient / (factor[0] + scale.sum())
 
 
 def _preconditioner(
     rows: Rows, second: np.ndarray, factor: np.ndarray, intercept: bool
 ) -> Callable[[np.ndarray], np.ndarray]:
-    """Make a function that solves with each class's block, or with the penalty."""
+    """Make a function that solves with each class's block, or with the penalty, for steps that shift no scores."""
     C, D = factor.shape
     if D > _MAX_COLUMNS:
         # free terms of texts add as many other eigenvalues as they are, fewer than there are columns
         of_rows = rows.diagonal(second)
         if isinstance(rows, SparseRows):
             of_rows[:, : D - intercept] = 0
-        diagonal = factor + of_rows
-        return lambda residual: residual / diagonal
-    blocks = []
-    for bend, own in zip(second, factor, strict=True):
+        inverse = 1 / (factor + of_rows)
+        part = inverse / inverse.sum(0)
+
+        def of_columns(residual: np.ndarray) -> np.ndarray:
+            step = inverse * residual
+            return step - part * step.sum(0) if C > 1 else step
+
+        return of_columns
+    blocks = np.empty((C, D, D))
+    for block, bend, own in zip(blocks, second, factor, strict=True):
         there = bend.nonzero()[0]
         F = rows.take(there) * np.sqrt(bend[there])[:, None]
         H = F.T @ F
         H.reshape(-1)[:: D + 1] += own + 1e-10 * H.diagonal().max(initial=0)
         L, info = dpotrf(H, lower=1, overwrite_a=1)
-        blocks.append(np.diag(np.sqrt(own + 1)) if info else L)
-    return lambda residual: np.stack([dpotrs(L, r, lower=1)[0] for L, r in zip(blocks, residual, strict=True)])
+        block[...] = np.diag(1 / (own + 1)) if info else dpotrs(L, np.eye(D), lower=1)[0]
+    together = np.linalg.pinv(blocks.sum(0), hermitian=True)
+
+    def of_blocks(residual: np.ndarray) -> np.ndarray:
+        step = np.matmul(blocks, residual[:, :, None])
+        return (step - blocks @ (together @ step.sum(0)) if C > 1 else step)[:, :, 0]
+
+    return of_blocks

@@ -16,6 +16,7 @@ method for fast solution of large scale linear SVMs*, JMLR 6, 2005.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from scipy import sparse
@@ -100,31 +101,29 @@ class NewtonCG(Directions):
         curvature += rho
         curvature += _LEAST * curvature.max((1, 2), keepdims=True) + np.finfo(float).tiny
 
-        def product(v: np.ndarray, inverse: np.ndarray, rho: np.ndarray, *own: np.ndarray) -> np.ndarray:
+        def product(v: np.ndarray, inverse: np.ndarray, part: np.ndarray, rho: np.ndarray, *own: Any) -> np.ndarray:
             found = of_rows(v, *own)
             found += rho * v
             return found
 
-        own = (1 / curvature, rho, *own)
+        def conditioned(v: np.ndarray, inverse: np.ndarray, part: np.ndarray, *_: Any) -> np.ndarray:
+            v = inverse * v
+            if v.shape[1] > 1:  # what all scores share, of which they tell nothing, is known without products
+                v -= part * v.sum(1, keepdims=True)
+            return v
+
+        inverse = 1 / curvature
+        own = (inverse, inverse / inverse.sum(1, keepdims=True), rho, *own)
         most = self._left**2
         left = np.clip(np.abs(stack.gradient).max((1, 2)), np.minimum(_LEAST_LEFT**2, most), most)
-
-        def conditioned(v: np.ndarray, inverse: np.ndarray, *_: np.ndarray) -> np.ndarray:
-            return without_shift(inverse * v)
-
-        found = conjugate_gradients(product, conditioned, own, stack.gradient, left)
+        found = conjugate_gradients(product, conditioned, own, without_shift(stack.gradient), left)
         found += shift(stack.gradient, rho, not stack.rho[:, -1].all())
         return found
 
 
-def without_shift(v: np.ndarray) -> np.ndarray:
-    """Take the common part of all scores away from v (K, C, D), in place: it changes no margin of rivals.
-
-    Conjugate gradients would be slow to tell it, as scores alone tell nothing of it.
-    """
-    if v.shape[1] > 1:
-        v -= v.mean(1, keepdims=True)
-    return v
+def without_shift(gradient: np.ndarray) -> np.ndarray:
+    """Leave out what the gradients (K, C, D) of all scores share."""
+    return gradient - gradient.mean(1, keepdims=True) if gradient.shape[1] > 1 else gradient
 
 
 def shift(gradient: np.ndarray, rho: np.ndarray, intercept: bool) -> np.ndarray:
