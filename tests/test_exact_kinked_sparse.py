@@ -9,6 +9,7 @@ from sklearn.model_selection import cross_val_score
 
 from skdeep import EpsilonInsensitive, LinearRegressor, Quantile
 from skdeep.exact import kinked_sparse, piecewise
+from skdeep.exact.descent import Stack
 from skdeep.exact.rows import Rows, SparseRows
 from skdeep.model_selection import GridSearchCV
 
@@ -50,6 +51,21 @@ def test_the_optimum_of_dense_rows(alpha, room, intercept, patience, few_columns
     loss = 0.7 * np.maximum(given[0] - scores, 0) + 0.4 * np.maximum(scores - given[1], 0)
     value = np.vecdot(loss, weight) + 0.5 * np.vecdot(rho, ours.params[:, 0] ** 2)
     assert_allclose(ours.value, value, rtol=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_where_no_slope_is_free(seed):
+    """Nothing bends along the intercept there: conjugate gradients went to infinity, and training had diverged."""
+    X, y = words(40, 20, seed, share=0.1)
+    weight, rho = np.full(40, 1 / 40), np.append(np.full(20, 0.01), 0)
+    problem = kinked_sparse._Problem(SparseRows(X, True), (y, y), (0.9, 0.1), weight)
+    start = np.append(np.random.default_rng(seed).normal(size=20), 0)[None, None]
+    loss = kinked_sparse._Loss(problem, np.zeros((1, 1, 40)), 1e-9)
+    stack = Stack(problem.rows, loss, weight[None], rho[None], start)
+    assert not loss.second(stack.scores, stack.at).any()
+    before = stack.value[0]
+    assert stack.move(problem._direction(stack, False), 0.1).all()
+    assert stack.value[0] < before
 
 
 def test_what_is_met_at_zero(few_columns):

@@ -164,7 +164,10 @@ class _Problem:
         """Compute Newton's direction, roughly; or directly, by free slopes or columns, if either are few."""
         second = stack.loss.second(stack.scores, stack.at)[0, 0] * self.weight
         free, found = second.nonzero()[0], None
-        if directly and 0 < len(free) <= min(_MAX_SYSTEM, self.rows.shape[1]):
+        if not len(free):  # of an intercept that nothing holds, the curvature is as if all were
+            assert isinstance(stack.loss, _Loss)
+            return -stack.gradient / np.where(stack.rho > 0, stack.rho, 1 / stack.loss.width)[:, None]
+        if directly and len(free) <= min(_MAX_SYSTEM, self.rows.shape[1]):
             found = self._by_rows(self.rows.select(free), second[free], stack.rho[0], stack.gradient[0, 0])
         elif directly and 0 < self.rows.shape[1] <= _MAX_SYSTEM:
             hessian = self.rows.gram(second[None])[0]
