@@ -15,7 +15,7 @@ import numpy as np
 from scipy.linalg.lapack import dpotrf, dpotrs, spotrf, spotrs
 
 from skdeep.exact.hinge_terms import Terms, WestonWatkins
-from skdeep.exact.newton_cg import conjugate_gradients, shift, without_shift
+from skdeep.exact.newton_cg import by_columns, conjugate_gradients, shift, without_shift
 from skdeep.exact.rows import Rows, SparseRows
 
 #: Largest systems, of free terms or parameters, that are solved without iterations; those from which single precision
@@ -140,6 +140,7 @@ def _dual(E: np.ndarray, rows: Rows, factor: np.ndarray, gradient: np.ndarray, i
 
 
 def _is_newton(step: np.ndarray, E: np.ndarray, rows: Rows, factor: np.ndarray, gradient: np.ndarray) -> bool:
+    """Tell whether a step is about Newton's, by the free terms."""
     ahead = np.vecdot(rows.scores(step).T, E)
     return _is_newtons(-float(np.vdot(step, gradient)), float(ahead @ ahead) + float((factor * step * step).sum()))
 
@@ -209,12 +210,8 @@ def _conjugate_gradients(rows: Rows, terms: Terms, bends: Bends, gradient: np.nd
         change *= F
         return rows.back(terms.to_scores(change)) + factor * step
 
-    precondition = _preconditioner(rows, terms.second(free, coupling)[0] * scale, factor[0], intercept)
+    conditioned = _preconditioner(rows, terms.second(free, coupling)[0] * scale, factor[0], intercept)
     known = shift(gradient[None], factor.mean(1, keepdims=True), intercept)
-
-    def conditioned(residual: np.ndarray) -> np.ndarray:
-        return precondition(residual[0])[None]
-
     left = np.array([_INEXACT**2])
     (step,) = known + conjugate_gradients(product, conditioned, (), without_shift(gradient[None]), left, _MAX_STEPS)
     return step if np.isfinite(step).all() else -gradient / (factor[0] + scale.sum())
@@ -230,14 +227,9 @@ def _preconditioner(
         of_rows = rows.diagonal(second)
         if isinstance(rows, SparseRows):
             of_rows[:, : D - intercept] = 0
-        inverse = 1 / (factor + of_rows)
-        part = inverse / inverse.sum(0)
-
-        def of_columns(residual: np.ndarray) -> np.ndarray:
-            step = inverse * residual
-            return step - part * step.sum(0) if C > 1 else step
-
-        return of_columns
+        inverse = 1 / (factor + of_rows)[None]
+        part = inverse / inverse.sum(1, keepdims=True)
+        return lambda residual: by_columns(residual, inverse, part)
     blocks = np.empty((C, D, D))
     for block, bend, own in zip(blocks, second, factor, strict=True):
         there = bend.nonzero()[0]
@@ -249,7 +241,7 @@ def _preconditioner(
     together = np.linalg.pinv(blocks.sum(0), hermitian=True)
 
     def of_blocks(residual: np.ndarray) -> np.ndarray:
-        step = np.matmul(blocks, residual[:, :, None])
-        return (step - blocks @ (together @ step.sum(0)) if C > 1 else step)[:, :, 0]
+        step = np.matmul(blocks, residual[0, :, :, None])
+        return (step - blocks @ (together @ step.sum(0)) if C > 1 else step)[None, :, :, 0]
 
     return of_blocks

@@ -106,19 +106,24 @@ class NewtonCG(Directions):
             found += rho * v
             return found
 
-        def conditioned(v: np.ndarray, inverse: np.ndarray, part: np.ndarray, *_: Any) -> np.ndarray:
-            v = inverse * v
-            if v.shape[1] > 1:  # what all scores share, of which they tell nothing, is known without products
-                v -= part * v.sum(1, keepdims=True)
-            return v
-
         inverse = 1 / curvature
         own = (inverse, inverse / inverse.sum(1, keepdims=True), rho, *own)
         most = self._left**2
         left = np.clip(np.abs(stack.gradient).max((1, 2)), np.minimum(_LEAST_LEFT**2, most), most)
-        found = conjugate_gradients(product, conditioned, own, without_shift(stack.gradient), left)
+        found = conjugate_gradients(product, by_columns, own, without_shift(stack.gradient), left)
         found += shift(stack.gradient, rho, not stack.rho[:, -1].all())
         return found
+
+
+def by_columns(v: np.ndarray, inverse: np.ndarray, part: np.ndarray, *_: Any) -> np.ndarray:
+    """Divide v (K, C, D) by each column's own curvature, for steps that shift no scores.
+
+    The `part` of each is its share of the sum of the `inverse` ones of all scores, which tell nothing of a shift.
+    """
+    v = inverse * v
+    if v.shape[1] > 1:
+        v -= part * v.sum(1, keepdims=True)
+    return v
 
 
 def without_shift(gradient: np.ndarray) -> np.ndarray:
