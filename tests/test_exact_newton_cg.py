@@ -11,7 +11,7 @@ from sklearn.exceptions import ConvergenceWarning
 from skdeep import HingeClassifier, LinearRegressor
 from skdeep.exact import newton_cg, newton_rivals
 from skdeep.exact.descent import Stack
-from skdeep.exact.losses import SquaredWestonWatkins
+from skdeep.exact.losses import SquaredHinges, SquaredWestonWatkins
 from skdeep.exact.rows import Rows, SparseRows
 
 
@@ -73,6 +73,21 @@ def test_steps_undo_what_all_scores_share():
         way = newton_cg.NewtonCG() if sparse_rows else newton_rivals.NewtonOfRivals(rows.shape[1], loss)
         step = way(Stack(rows, loss, weight[None], rho, params.copy()))
         np.testing.assert_allclose(step.mean(1)[:, :-1], -params.mean(1)[:, :-1], atol=1e-9)
+
+
+@pytest.mark.parametrize("C", [1, 6])
+def test_directions_in_single_precision_lead_where_double_ones_do(C):
+    """Where columns are too far apart for it, double precision takes over."""
+    X, codes, weight = words(10, n=700, C=max(C, 2))
+    for sizes in (np.ones(X.shape[1]), 10.0 ** np.linspace(-60, 60, X.shape[1])):
+        rows = SparseRows(sparse.csr_array(X.multiply(sizes)), True)
+        loss = SquaredWestonWatkins(codes, C) if C > 1 else SquaredHinges(np.where(codes == 0, -1.0, 1.0)[None])
+        rho = np.r_[0.01 * np.square(sizes), 0][None]
+        stack = Stack(rows, loss, weight[None], rho, np.zeros((1, C, X.shape[1] + 1)))
+        rough, exact = (
+            way(stack)[:, :, :-1] * sizes for way in (newton_cg.NewtonCG(), newton_cg.NewtonCG(np.array([0.1])))
+        )
+        np.testing.assert_allclose(rough, exact, atol=1e-4 * np.abs(exact).max())
 
 
 def test_a_warm_start_loses_what_all_scores_share():

@@ -33,6 +33,8 @@ _LEFT, _LEAST_LEFT, _LEFT_OF_SQUARES, _MAX_PRODUCTS, _MAX_STEPS = 0.1, 0.05, 1e-
 _WIDE, WEAK = 2, 1e-7
 #: Curvature that is added to each column's own, as a part of the largest: columns may have none.
 _LEAST = 1e-12
+#: Values and curvatures, and one by these, for whose products single precision has the range.
+_MODERATE = 1e16
 #: How many times as many terms as those within their margins make it worth to leave the others out.
 _FEW_FREE = 2
 #: Most scores of models that take steps at a time.
@@ -40,6 +42,8 @@ _MOST_SCORES = 2**20
 
 #: From a change of parameters (m, C, D), and what models have of their own, each (m, ...), to that of the gradients.
 Product = Callable[..., np.ndarray]
+#: Makes the product of models by rows, in their precision; and what it is to be asked with of each model.
+Of = Callable[[SparseRows], tuple[Product, np.ndarray]]
 
 
 def suits(rows: Rows) -> bool:
@@ -77,6 +81,7 @@ class NewtonCG(Directions):
     """Newton directions by products with the rows, each of which leaves a share of its gradient, (K,) or (1,).
 
     Columns count by their curvature each; or, where `other` says so much, the way that suits least squares, or not.
+    Directions that leave as much as they may are computed in single precision, in half the memory, if it has the range.
     """
 
     most_scores = _MOST_SCORES
@@ -84,33 +89,46 @@ class NewtonCG(Directions):
 
     def __init__(self, left: np.ndarray | None = None, other: bool | None = None):
         self._left, self._other = np.array([_LEFT]) if left is None else left, other
+        self._is_rough = left is None
 
     def keep(self, models: np.ndarray) -> None:
         if len(self._left) > 1:
             self._left = self._left[models]
 
     def __call__(self, stack: Stack) -> np.ndarray:
-        of_rows, second, own = _coupled(stack) if stack.params.shape[1] > 1 else _apart(stack)
-        curvature, rho = stack.rows.diagonal(second.reshape(-1, second.shape[2])), stack.rho[:, None]
+        rows = stack.rows
+        assert isinstance(rows, SparseRows)
+        second, of = (_of_rivals if stack.params.shape[1] > 1 else _of_one)(stack)
+        curvature, rho = rows.diagonal(second.reshape(-1, second.shape[2])), stack.rho[:, None]
         curvature = curvature.reshape(stack.params.shape)
         if self._other is not None:
-            n, D = stack.rows.shape
+            n, D = rows.shape
             is_weak = rho.max((1, 2)) < WEAK * curvature.max((1, 2))
             alike = (is_weak | (D > _WIDE * n)) != self._other
             curvature[alike] *= rho[alike] == 0
         curvature += rho
         curvature += _LEAST * curvature.max((1, 2), keepdims=True) + np.finfo(float).tiny
+        largest_value = max(curvature.max(), np.abs(rows.X.data).max(initial=0))
+        if self._is_rough and 1 / _MODERATE < curvature.min() and largest_value < _MODERATE:
+            rows = rows.in_single()
+        of_rows, bend = of(rows)
 
-        def product(v: np.ndarray, inverse: np.ndarray, part: np.ndarray, rho: np.ndarray, *own: Any) -> np.ndarray:
-            found = of_rows(v, *own)
+        def product(
+            v: np.ndarray, inverse: np.ndarray, part: np.ndarray, rho: np.ndarray, bend: np.ndarray
+        ) -> np.ndarray:
+            found = of_rows(v, bend)
             found += rho * v
             return found
 
         inverse = 1 / curvature
-        own = (inverse, inverse / inverse.sum(1, keepdims=True), rho, *own)
+        of_columns = (inverse, inverse / inverse.sum(1, keepdims=True), rho)
+        own = (*(part.astype(rows.X.dtype, copy=False) for part in of_columns), bend)
+        largest = np.maximum(np.abs(stack.gradient).max((1, 2)), np.finfo(float).tiny)
         most = self._left**2
-        left = np.clip(np.abs(stack.gradient).max((1, 2)), np.minimum(_LEAST_LEFT**2, most), most)
-        found = conjugate_gradients(product, by_columns, own, without_shift(stack.gradient), left)
+        left = np.clip(largest, np.minimum(_LEAST_LEFT**2, most), most)
+        size = largest[:, None, None]
+        gradient = (without_shift(stack.gradient) / size).astype(rows.X.dtype, copy=False)
+        found = without_shift(size * conjugate_gradients(product, by_columns, own, gradient, left))
         found += shift(stack.gradient, rho, not stack.rho[:, -1].all())
         return found
 
@@ -140,35 +158,40 @@ def shift(gradient: np.ndarray, rho: np.ndarray, intercept: bool) -> np.ndarray:
     return found
 
 
-def _apart(stack: Stack) -> tuple[Product, np.ndarray, tuple[np.ndarray, ...]]:
-    """Make the product of models of one score, and the second derivatives (K, 1, n) in it."""
+def _of_one(stack: Stack) -> tuple[np.ndarray, Of]:
+    """Compute the second derivatives (K, 1, n) of models of one score, and what makes their product."""
     second = stack.loss.second(stack.scores, stack.at)[:, :1] * stack.weight[:, None]
     bent = np.flatnonzero(second.any((0, 1)))
-    few = 2 * len(bent) < second.shape[2]
-    rows, bend = (stack.rows.select(bent), second[:, :, bent]) if few else (stack.rows, second)
-    return lambda v, bend: rows.back(bend * rows.scores(v)), second, (bend,)
+
+    def of(rows: SparseRows) -> tuple[Product, np.ndarray]:
+        few = 2 * len(bent) < second.shape[2]
+        some, bend = (rows.select(bent), second[:, :, bent]) if few else (rows, second)
+        return lambda v, bend: some.back(bend * some.scores(v)), bend.astype(rows.X.dtype, copy=False)
+
+    return second, of
 
 
-def _coupled(stack: Stack) -> tuple[Product, np.ndarray, tuple[np.ndarray, ...]]:
-    """Make the product of models of several scores, and the second derivatives (K, C, n) in each of these."""
-    rows, loss = stack.rows, stack.loss  # which is the same for all models
-    assert isinstance(rows, SparseRows) and isinstance(loss, SquaredWestonWatkins)
+def _of_rivals(stack: Stack) -> tuple[np.ndarray, Of]:
+    """Compute the second derivatives (K, C, n) in each of several scores, and what makes the product of models."""
+    loss = stack.loss  # which is the same for all models
+    assert isinstance(loss, SquaredWestonWatkins)
     weight = np.broadcast_to(stack.weight, (len(stack.params), stack.weight.shape[1]))
     free = loss.is_within(stack.scores) & (weight > 0)[:, None]
     active = free * (2 * weight[:, None])
-    second = loss.in_each(active)
-    if _FEW_FREE * np.count_nonzero(free) <= free.size:
-        terms = [FreeTerms(rows, loss.codes, mine, 2 * own) for mine, own in zip(free, weight, strict=True)]
+
+    def of(rows: SparseRows) -> tuple[Product, np.ndarray]:
+        def of_all(v: np.ndarray, active: np.ndarray) -> np.ndarray:
+            return rows.back(loss.times_active(active, rows.scores(v)))
 
         def of_terms(v: np.ndarray, models: np.ndarray) -> np.ndarray:
             return np.stack([terms[model].times(step) for model, step in zip(models, v, strict=True)])
 
-        return of_terms, second, (np.arange(len(terms)),)
+        if _FEW_FREE * np.count_nonzero(free) > free.size:
+            return of_all, active.astype(rows.X.dtype, copy=False)
+        terms = [FreeTerms(rows, loss.codes, mine, 2 * own) for mine, own in zip(free, weight, strict=True)]
+        return of_terms, np.arange(len(terms))
 
-    def product(v: np.ndarray, active: np.ndarray) -> np.ndarray:
-        return rows.back(loss.times_active(active, rows.scores(v)))
-
-    return product, second, (active,)
+    return loss.in_each(active), of
 
 
 class FreeTerms:
@@ -177,7 +200,7 @@ class FreeTerms:
     def __init__(self, rows: SparseRows, codes: np.ndarray, free: np.ndarray, scale: np.ndarray):
         rival, row = free.nonzero()
         there, self._row = np.unique(row, return_inverse=True)
-        self._scale, self._n_terms = scale[row], len(row)
+        self._scale, self._n_terms = scale[row].astype(rows.X.dtype, copy=False), len(row)
         self._class = np.concatenate([rival, codes[there]])
         X = rows.X[np.concatenate([row, there])]
         C, D = len(free), rows.shape[1]
