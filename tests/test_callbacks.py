@@ -927,6 +927,27 @@ def test_verbose_table(params, capsys):
     assert lines[0].split()[-2] == "+"
 
 
+@pytest.mark.parametrize(
+    "model",
+    [
+        SoftmaxClassifier(penalty="l1", alpha=0.01),
+        HingeClassifier("hinge", alpha=0.01),
+        HingeClassifier(multi_class="crammer_singer", alpha=0.01),
+        LinearRegressor("absolute_error", alpha=0.01),
+    ],
+    ids=repr,
+)
+def test_verbose_changes_no_model(model, capsys):
+    """Who looked on had mini-batches, where the model was at its optimum otherwise."""
+    target = X[:, 0] - X[:, 1] if isinstance(model, LinearRegressor) else Y
+    silent, loud = clone(model).fit(X, target), clone(model).set_params(verbose=True).fit(X, target)
+    assert silent.solver_ == loud.solver_ == "exact"
+    header, line = capsys.readouterr().out.splitlines()
+    assert header.startswith("Iteration") and float(line.split()[1]) == pytest.approx(loud.loss_, abs=1e-6)
+    np.testing.assert_allclose(loud.predict(X), silent.predict(X), atol=1e-6)
+    np.testing.assert_allclose(loud.coef_, silent.coef_, atol=1e-5)
+
+
 @pytest.mark.parametrize("params", [{}, {"scoring": "loss"}, {"callbacks": [EpochTimer]}])
 def test_verbose_table_of_values_is_in_their_unit(params, capsys):
     """Targets of thousands are trained on in units of their own."""

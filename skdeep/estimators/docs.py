@@ -91,7 +91,7 @@ callbacks : list of skorch callbacks or None, default=None
     Instances, classes or (name, callback) pairs of skorch's protocol. Callbacks of scikit-learn are set by
     ``set_callbacks``.
 verbose : bool or int, default=False
-    Whether to print a table of the epochs.
+    Whether to print a table of the epochs; of an optimum that is found at once, its end.
 categorical_features : "from_dtype", array-like or None, default="from_dtype"
     Which columns are categories: those of a data frame whose dtype says so (pandas' category, Polars' Categorical and
     Enum, Arrow's dictionary), or those that a list names, or numbers, or masks. Each becomes an indicator for each of

@@ -172,7 +172,7 @@ class LinearModel(SparseCoefMixin, BaseTorchEstimator):
         is_known = self._has_own_penalty and is_certified(loss, penalty)
         can_be = is_known and not problem.is_stored
         unbounded = self.penalty is None and loss.target != "values"  # hinges that fall for ever
-        if self.early_stopping or self.verbose or unbounded or not can_be:
+        if self.early_stopping or unbounded or not can_be:
             return "sgd"
         return "exact" if self._is_certificate_cheap(problem, loss) else "sgd"
 
