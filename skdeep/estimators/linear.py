@@ -208,8 +208,9 @@ class LinearModel(SparseCoefMixin, BaseTorchEstimator):
         if of_pieces and problem.density < FILLED:  # by products with the rows
             exact = _PLAIN_STEPS * n * 4 * c * d * problem.density
         elif (newton_params is None or of_pieces) and system <= MAX_SYSTEM:
-            per_row = _WITHIN * (c - 1) if of_rivals else n_pairs
-            exact = _NEWTON_STEPS * (2 * per_row * products + system**3 / 3)
+            per_row = _WITHIN * (c - 1 if of_rivals else c) if of_pieces else n_pairs
+            n_systems = c if loss.target != "codes" else 1
+            exact = _NEWTON_STEPS * (2 * per_row * products + n_systems * system**3 / 3)
         elif self._has_preconditioner(loss):
             exact = _LBFGS_STEPS * n * 4 * c * d * problem.density + c * products
         else:
