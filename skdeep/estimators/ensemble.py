@@ -181,7 +181,8 @@ class MLPEnsembleClassifier(PerceptronEnsemble, PerceptronClassifier):
     ``decision_function`` is the logarithm of the averaged probabilities; for two classes and for labels, of the odds.
     Curves and losses are means over the members, ``n_iter_`` is the largest of theirs and ``t_`` their sum. A member
     alone would have been the same but for its bins, whose edges lie elsewhere in each member (evenly, as in an averaged
-    shifted histogram [5]_): ``clone(member).fit(rest, ..., X_val=fold, ...)`` gives it. There is no
+    shifted histogram [5]_), and what dropout leaves out of batches of all rows: ``clone(member).fit(rest, ...,
+    X_val=fold, ...)`` gives it. There is no
     ``partial_fit`` and no ``warm_start``, and no callback is told of the epochs.
 
     References
