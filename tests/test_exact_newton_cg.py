@@ -9,7 +9,7 @@ from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 
 from skdeep import HingeClassifier, LinearRegressor
-from skdeep.exact import newton_cg, newton_rivals
+from skdeep.exact import free_terms, newton_cg, newton_rivals
 from skdeep.exact.descent import Stack
 from skdeep.exact.losses import SquaredHinges, SquaredWestonWatkins
 from skdeep.exact.rows import Rows, SparseRows
@@ -57,9 +57,43 @@ def test_few_free_terms_are_multiplied_as_all_are(fit_intercept):
     free, step = rng.random((7, len(codes))) < 0.2, rng.normal(size=(7, n_columns))
     free[codes, np.arange(len(codes))] = False
     rows = SparseRows(X, fit_intercept)
-    found = newton_cg.FreeTerms(rows, codes, free, 2 * weight).times(step)
+    found = free_terms.FreeTerms(rows, codes, free, 2 * weight).times(step)
     all_of_them = rows.back(loss.times_active(2.0 * free[None], rows.scores(step[None])) * weight)[0]
     np.testing.assert_allclose(found, all_of_them, atol=1e-12 * np.abs(all_of_them).max())
+
+
+@pytest.mark.parametrize("kind", [np.float64, np.float32])
+@pytest.mark.parametrize("fit_intercept", [True, False])
+def test_systems_of_each_score_are_what_dense_ones_give(fit_intercept, kind):
+    X, codes, weight = words(11, n=60, d=90, C=4)
+    rng, n_columns = np.random.default_rng(12), X.shape[1] + fit_intercept
+    free, right = rng.random((4, len(codes))) < 0.3, rng.normal(size=(4, n_columns)).astype(kind)
+    free[codes, np.arange(len(codes))] = False
+    rho = rng.uniform(0.1, 1, (4, n_columns))
+    rho[:, : X.shape[1]] = rho[0, : X.shape[1]]
+    inverse = np.r_[1 / rho[0, : X.shape[1]], [0] * fit_intercept]
+    rows = SparseRows(sparse.csr_array(X, dtype=kind), fit_intercept)
+    terms = free_terms.FreeTerms(rows, codes, free, 2 * weight)
+    systems = free_terms.ClassSystems(terms, rows.products_of_rows(inverse).astype(kind), (1 / rho).astype(kind))
+    found, Z = systems.solve(right), np.c_[X.toarray(), np.ones((len(codes), int(fit_intercept)))]
+    assert found.dtype == kind
+    second = 2 * weight * (free + (codes == np.arange(4)[:, None]) * free.sum(0))
+    for c in range(4):
+        exact = np.linalg.solve((second[c] * Z.T) @ Z + np.diag(rho[c]), right[c])
+        np.testing.assert_allclose(found[c], exact, atol=(1e-12 if kind is np.float64 else 1e-4) * np.abs(exact).max())
+
+
+def test_weak_penalties_of_rivals_go_by_systems_of_each_score(monkeypatch):
+    """Of texts, columns' own curvatures left hundreds of products for each direction."""
+    X, y, _ = words(13, n=200, d=400, C=6)
+    model, numbers = HingeClassifier(alpha=1e-5, calibration=None, tol=1e-6), []
+    product = free_terms.FreeTerms.times
+    monkeypatch.setattr(free_terms.FreeTerms, "times", lambda *own: numbers.append(1) or product(*own))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ConvergenceWarning)
+        ours, theirs = clone(model).fit(X, y), clone(model).fit(X.toarray(), y)
+    assert len(numbers) <= 15 * ours.n_iter_
+    assert ours.loss_ == pytest.approx(theirs.loss_, rel=1e-4)
 
 
 def test_steps_undo_what_all_scores_share():

@@ -19,9 +19,9 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from scipy import sparse
 
 from skdeep.exact.descent import Directions, Solution, Stack, descend, dot, small_enough
+from skdeep.exact.free_terms import ClassSystems, FreeTerms
 from skdeep.exact.losses import SquaredLoss, SquaredWestonWatkins
 from skdeep.exact.path import in_batches
 from skdeep.exact.rows import Rows, SparseRows
@@ -33,17 +33,22 @@ _LEFT, _LEAST_LEFT, _LEFT_OF_SQUARES, _MAX_PRODUCTS, _MAX_STEPS = 0.1, 0.05, 1e-
 _WIDE, WEAK = 2, 1e-7
 #: Curvature that is added to each column's own, as a part of the largest: columns may have none.
 _LEAST = 1e-12
-#: Values and curvatures, and one by these, for whose products single precision has the range.
-_MODERATE = 1e16
+#: Values and curvatures, and one by these, for whose products single precision has the range; and condition numbers for
+#: which its digits are too few.
+_MODERATE, _ILL, _HOPELESS = 1e16, 1e5, 1e10
 #: How many times as many terms as those within their margins make it worth to leave the others out.
 _FEW_FREE = 2
+#: What holds intercepts that no penalty holds where scores are apart, as a part of their curvature; and most rows whose
+#: products are kept.
+_HELD, _MOST_ROWS = 0.1, 4096
 #: Most scores of models that take steps at a time.
 _MOST_SCORES = 2**20
 
 #: From a change of parameters (m, C, D), and what models have of their own, each (m, ...), to that of the gradients.
 Product = Callable[..., np.ndarray]
-#: Makes the product of models by rows, in their precision; and what it is to be asked with of each model.
-Of = Callable[[SparseRows], tuple[Product, np.ndarray]]
+#: Makes the product of models by rows, in their precision; what it is to be asked with of each model; and their terms,
+#: where these are few.
+Of = Callable[[SparseRows], tuple[Product, np.ndarray, list[FreeTerms]]]
 
 
 def suits(rows: Rows) -> bool:
@@ -90,6 +95,7 @@ class NewtonCG(Directions):
     def __init__(self, left: np.ndarray | None = None, other: bool | None = None):
         self._left, self._other = np.array([_LEFT]) if left is None else left, other
         self._is_rough = left is None
+        self._products: dict[np.dtype, tuple[np.ndarray, np.ndarray]] = {}
 
     def keep(self, models: np.ndarray) -> None:
         if len(self._left) > 1:
@@ -108,16 +114,28 @@ class NewtonCG(Directions):
             curvature[alike] *= rho[alike] == 0
         curvature += rho
         curvature += _LEAST * curvature.max((1, 2), keepdims=True) + np.finfo(float).tiny
+        condition = curvature.max((1, 2)) / np.where(rho > 0, rho, np.inf).min((1, 2))
         largest_value = max(curvature.max(), np.abs(rows.X.data).max(initial=0))
-        if self._is_rough and 1 / _MODERATE < curvature.min() and largest_value < _MODERATE:
+        in_range = 1 / _MODERATE < curvature.min() and largest_value < _MODERATE
+        if self._is_rough and in_range and condition.max() < _ILL:
             rows = rows.in_single()
-        of_rows, bend = of(rows)
+        of_rows, bend, terms = of(rows)
+        systems = self._apart(rows, terms, rho, curvature, condition)
 
         def product(
             v: np.ndarray, inverse: np.ndarray, part: np.ndarray, rho: np.ndarray, bend: np.ndarray
         ) -> np.ndarray:
             found = of_rows(v, bend)
             found += rho * v
+            return found
+
+        def conditioned(
+            v: np.ndarray, inverse: np.ndarray, part: np.ndarray, rho: np.ndarray, bend: np.ndarray
+        ) -> np.ndarray:
+            found = by_columns(v, inverse, part)
+            for k, model in enumerate(bend.tolist() if systems else ()):
+                if model in systems:
+                    found[k] = systems[model].solve(v[k])
             return found
 
         inverse = 1 / curvature
@@ -128,8 +146,33 @@ class NewtonCG(Directions):
         left = np.clip(largest, np.minimum(_LEAST_LEFT**2, most), most)
         size = largest[:, None, None]
         gradient = (without_shift(stack.gradient) / size).astype(rows.X.dtype, copy=False)
-        found = without_shift(size * conjugate_gradients(product, by_columns, own, gradient, left))
+        found = without_shift(size * conjugate_gradients(product, conditioned, own, gradient, left))
         found += shift(stack.gradient, rho, not stack.rho[:, -1].all())
+        return found
+
+    def _apart(
+        self, rows: SparseRows, terms: list[FreeTerms], rho: np.ndarray, curvature: np.ndarray, condition: np.ndarray
+    ) -> dict[int, ClassSystems]:
+        """Make systems of each score for the models for which they save time, by condition numbers (K,).
+
+        All penalties (K, 1, D) are taken to be in the proportions of the first one's.
+        """
+        models = [k for k, own in enumerate(terms) if condition[k] < _HOPELESS and own.is_cheaper_apart(condition[k])]
+        n, d = rows.X.shape
+        if not models or n > _MOST_ROWS or not rho[..., :d].all():
+            return {}
+        kind = rows.X.dtype
+        if kind not in self._products:
+            inverse = np.zeros(rows.shape[1])
+            inverse[:d] = 1 / rho[models[0], 0, :d]
+            self._products[kind] = inverse, rows.products_of_rows(inverse).astype(kind, copy=False)
+        inverse, products = self._products[kind]
+        held = np.where(rho > 0, rho, _HELD * curvature)
+        found = {}
+        for k in models:
+            size = np.mean(rho[k, 0, :d] * inverse[:d])
+            held[k, :, :d] = size / inverse[:d]
+            found[k] = ClassSystems(terms[k], products / kind.type(size), (1 / held[k]).astype(kind, copy=False))
         return found
 
 
@@ -163,10 +206,10 @@ def _of_one(stack: Stack) -> tuple[np.ndarray, Of]:
     second = stack.loss.second(stack.scores, stack.at)[:, :1] * stack.weight[:, None]
     bent = np.flatnonzero(second.any((0, 1)))
 
-    def of(rows: SparseRows) -> tuple[Product, np.ndarray]:
+    def of(rows: SparseRows) -> tuple[Product, np.ndarray, list[FreeTerms]]:
         few = 2 * len(bent) < second.shape[2]
         some, bend = (rows.select(bent), second[:, :, bent]) if few else (rows, second)
-        return lambda v, bend: some.back(bend * some.scores(v)), bend.astype(rows.X.dtype, copy=False)
+        return lambda v, bend: some.back(bend * some.scores(v)), bend.astype(rows.X.dtype, copy=False), []
 
     return second, of
 
@@ -179,7 +222,7 @@ def _of_rivals(stack: Stack) -> tuple[np.ndarray, Of]:
     free = loss.is_within(stack.scores) & (weight > 0)[:, None]
     active = free * (2 * weight[:, None])
 
-    def of(rows: SparseRows) -> tuple[Product, np.ndarray]:
+    def of(rows: SparseRows) -> tuple[Product, np.ndarray, list[FreeTerms]]:
         def of_all(v: np.ndarray, active: np.ndarray) -> np.ndarray:
             return rows.back(loss.times_active(active, rows.scores(v)))
 
@@ -187,41 +230,11 @@ def _of_rivals(stack: Stack) -> tuple[np.ndarray, Of]:
             return np.stack([terms[model].times(step) for model, step in zip(models, v, strict=True)])
 
         if _FEW_FREE * np.count_nonzero(free) > free.size:
-            return of_all, active.astype(rows.X.dtype, copy=False)
+            return of_all, active.astype(rows.X.dtype, copy=False), []
         terms = [FreeTerms(rows, loss.codes, mine, 2 * own) for mine, own in zip(free, weight, strict=True)]
-        return of_terms, np.arange(len(terms))
+        return of_terms, np.arange(len(terms)), terms
 
     return loss.in_each(active), of
-
-
-class FreeTerms:
-    """The rivals (C, n) within their margins, of one model, as rows of a sparse matrix: the few scores that count."""
-
-    def __init__(self, rows: SparseRows, codes: np.ndarray, free: np.ndarray, scale: np.ndarray):
-        rival, row = free.nonzero()
-        there, self._row = np.unique(row, return_inverse=True)
-        self._scale, self._n_terms = scale[row].astype(rows.X.dtype, copy=False), len(row)
-        self._class = np.concatenate([rival, codes[there]])
-        X = rows.X[np.concatenate([row, there])]
-        C, D = len(free), rows.shape[1]
-        of_class = X.indices + np.repeat(self._class * D, np.diff(X.indptr))
-        self._values = sparse.csr_array((X.data, of_class, X.indptr), (len(self._class), C * D))
-        self._turned, self._intercept = self._values.T, rows.intercept
-
-    def times(self, step: np.ndarray) -> np.ndarray:
-        """Multiply a step (C, D) with the second derivatives."""
-        scores = self._values @ step.reshape(-1)
-        if self._intercept:
-            scores += step[:, -1].take(self._class)
-        m = self._n_terms
-        change, own = scores[:m], scores[m:]
-        change -= own.take(self._row)
-        change *= self._scale
-        own[:] = -np.bincount(self._row, change, len(own))
-        found = (self._turned @ scores).reshape(step.shape)
-        if self._intercept:
-            found[:, -1] = np.bincount(self._class, scores, len(step))
-        return found
 
 
 def conjugate_gradients(
