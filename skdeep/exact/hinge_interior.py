@@ -78,6 +78,11 @@ class Rivals:
         self.at_zero = self.share = np.ones((1, 1))
         self.of_terms = self.derivatives(np.arange(self.n_terms)) if has_few_terms(rows, loss) else None
 
+    @property
+    def magnitude(self) -> float:
+        """The largest magnitude of a value of the rows."""
+        return self._sorted.rows.magnitude
+
     def derivatives(self, index: np.ndarray) -> np.ndarray:
         """Compute the derivatives (m, S D) of some margins in the parameters."""
         row, each = index % len(self._sorted.order), np.arange(len(index))

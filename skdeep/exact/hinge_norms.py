@@ -151,6 +151,10 @@ class _Terms(Rows):
         self.rivals = rivals
         self.shape = rivals.n_terms, size
 
+    @property
+    def magnitude(self) -> float:
+        return self.rivals.magnitude
+
     def scores(self, params: np.ndarray) -> np.ndarray:
         return self.rivals.changes(params)
 

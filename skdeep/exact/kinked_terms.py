@@ -161,14 +161,19 @@ def terms_of(
 
 
 def above_by_parameters(
-    slope: np.ndarray, params: np.ndarray, rho: np.ndarray, norm: np.ndarray | None = None, value: Any = None
+    slope: np.ndarray,
+    params: np.ndarray,
+    rho: np.ndarray,
+    norm: np.ndarray | None = None,
+    value: Any = None,
+    far: Any = 1.0,
 ) -> np.ndarray:
     """Compute what parameters (..., D) add to a duality gap, by slopes of the loss in them, and their penalties.
 
     No optimum's L1 norm is larger than an objective's `value` (..., 1) allows, all coefficients together; where there
-    is none, how far they are is as good as known by this one, or by the size of errors.
+    is none, how far they are is as good as known by this one, or by the size of errors; or it is `far` (..., 1).
     """
-    farthest = np.maximum(2 * np.abs(params).max(-1, keepdims=True), 1.0)
+    farthest = np.maximum(2 * np.abs(params).max(-1, keepdims=True), far)
     ridged = rho > 0
     divisor = np.where(ridged, rho, 1.0)
     if norm is None:

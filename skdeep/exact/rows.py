@@ -125,6 +125,11 @@ class Rows:
         return Rows(self.Z.take(index, 1))
 
     @cached_property
+    def magnitude(self) -> float:
+        """The largest magnitude of a value."""
+        return float(np.abs(self.Z).max(initial=0.0))
+
+    @cached_property
     def _columns(self) -> np.ndarray:
         return np.ascontiguousarray(self.Z.T)
 
@@ -214,6 +219,10 @@ class SparseRows(Rows):
     def __init__(self, X: sparse.csr_array, intercept: bool):
         self.X, self.intercept = X, intercept
         self.shape = X.shape[0], X.shape[1] + intercept
+
+    @cached_property
+    def magnitude(self) -> float:
+        return float(np.abs(self.X.data).max(initial=float(self.intercept)))
 
     @cached_property
     def _transposed(self) -> sparse.csr_array:
