@@ -297,7 +297,7 @@ class _Problem:
         return found
 
     def _far(self, value: np.ndarray) -> np.ndarray:
-        """Compute how far intercepts may be at the optimum, where an L1 norm holds all else, by values (S,) above it."""
+        """Compute how far intercepts of optima may be, where an L1 norm holds all else, by values (S,) above these."""
         held, is_free = self.norm > 0, (self.norm == 0) & (self.rho == 0)
         if not (held.any(1).all() and (held | is_free).all()):
             return np.ones(len(value))
