@@ -296,17 +296,11 @@ class _Problem:
             found.improve(left, whole, part.smallest)
         return found
 
-    def _far(self, value: np.ndarray) -> np.ndarray:
-        """Compute how far intercepts of optima may be, where an L1 norm holds all else, by values (S,) above these."""
-        held, is_free = self.norm > 0, (self.norm == 0) & (self.rho == 0)
-        if not (held.any(1).all() and (held | is_free).all()):
-            return np.ones(len(value))
-        norm, rho = (np.where(held, own, np.inf).min(1) for own in (self.norm, self.rho))
-        longest = value / norm  # sums of coefficients' magnitudes, by the norm and by the ridge
-        of_ridge = np.sqrt(2 * held.sum(1) * value / np.where(rho > 0, rho, 1))
-        longest = np.where(rho > 0, np.minimum(longest, of_ridge), longest)
-        nearest = np.abs(self.terms.at_zero[:, : self.terms.n_of_rows]).max(1)
-        return np.maximum(nearest + self.terms.rows.magnitude * longest, 1.0)
+    def _far(self, params: np.ndarray) -> np.ndarray:
+        """Compute how far intercepts may be with coefficients like those of parameters (S, D), (S, 1)."""
+        nearest = np.abs(self.terms.at_zero[:, : self.terms.n_of_rows]).max(1, initial=0.0)
+        longest = np.abs(np.where((self.norm > 0) | (self.rho > 0), params, 0)).sum(1)
+        return np.maximum(2 * (nearest + self.terms.rows.magnitude * longest), 1.0)[:, None]
 
     def certify(self, params: np.ndarray, dual: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Compute values, and how far they are above what no parameters are below: relatively, (S,).
@@ -328,7 +322,7 @@ class _Problem:
         if terms.lean is not None:
             slope -= terms.lean[:, :n]
         slope = terms.rows.back(terms.of_scores(slope))
-        above += above_by_parameters(slope, params, self.rho, self.norm, value[:, None], self._far(value)[:, None])
+        above += above_by_parameters(slope, params, self.rho, self.norm, value[:, None], self._far(params))
         return value, np.maximum(above - self.rounding, 0) / np.maximum(value, self.smallest)
 
 
