@@ -4,7 +4,10 @@ import warnings
 
 import numpy as np
 import pytest
+from scipy import sparse
 from scipy.optimize import minimize
+from sklearn.base import clone
+from sklearn.datasets import load_digits
 from sklearn.exceptions import ConvergenceWarning
 
 from skdeep import LBFGS, HingeClassifier
@@ -158,3 +161,18 @@ def test_folds_in_the_stack_lift_no_limit_on_evaluations():
     X = rng.normal(size=(100, 25)) + 0.5 * np.eye(8)[y] @ rng.normal(size=(8, 25))
     clf = HingeClassifier(alpha=1e-6, solver=LBFGS(max_fun=60), random_state=0).fit(X, y)
     assert clf.n_iter_ <= 60
+
+
+@pytest.mark.parametrize("kind", ["dense", "sparse"])
+def test_weak_penalties_are_come_to_from_stronger_ones(kind):
+    """From zero, 200 steps went from pieces to pieces, up to eight times above the optimum."""
+    X, y = load_digits(return_X_y=True)
+    X = X[:400] if kind == "dense" else sparse.csr_array(X[:400] * (X[:400] > 9))
+    model = HingeClassifier(alpha=1e-6, calibration=None, solver="lbfgs")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ConvergenceWarning)
+        direct = clone(model).fit(X, y[:400])
+    along = clone(model).set_params(warm_start=True, tol=1e-6)
+    for alpha in 10.0 ** np.arange(-3, -7, -1.0):
+        along.set_params(alpha=alpha).fit(X, y[:400])
+    assert direct.loss_curve_[-1] <= 1.01 * along.loss_curve_[-1]

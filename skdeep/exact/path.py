@@ -8,9 +8,13 @@ from typing import Any
 import numpy as np
 
 from skdeep.exact.descent import Directions, Solution, Stack, descend
-from skdeep.exact.losses import RowLoss
+from skdeep.exact.losses import RowLoss, SquaredHinges, SquaredWestonWatkins
 from skdeep.exact.normal import distinct
 from skdeep.exact.rows import Rows
+
+#: How many times as large as a penalty's curvature the rows' is where it is weak; steps of ten there, and iterations of
+#: each, at most.
+_WEAK, _MAX_STEPS, _ENOUGH = 1e2, 6, 30
 
 
 def chained(keys: Sequence[Any], strength: np.ndarray) -> dict[Any, np.ndarray]:
@@ -51,6 +55,31 @@ def in_batches(models: np.ndarray, rows: Rows, loss: RowLoss, way: Directions) -
     return np.split(models, range(size, len(models), size))
 
 
+def eased(
+    rows: Rows,
+    loss: RowLoss,
+    weight: np.ndarray,
+    rho: np.ndarray,
+    start: np.ndarray,
+    way: Directions,
+    tol: np.ndarray,
+) -> np.ndarray:
+    """Go from a `start` (K, C, D) through optima of stronger penalties, where penalties of squared hinges are weak.
+
+    From afar, Newton's steps go from pieces to pieces, and there are the more the weaker a penalty is.
+    """
+    if not isinstance(loss, SquaredHinges | SquaredWestonWatkins):
+        return start
+    ratio = np.divide(rows.diagonal(weight), rho, out=np.zeros_like(rho), where=rho > 0)
+    n_steps = min(int(np.log10(max(ratio.max() / _WEAK, 1.0))), _MAX_STEPS)
+    for factor in 10.0 ** np.arange(n_steps, 0, -1):
+        found = descend(Stack(rows, loss, weight, factor * rho, start.copy()), way, tol, _ENOUGH)
+        if found.interrupted:
+            raise KeyboardInterrupt
+        start = found.params
+    return start
+
+
 def follow(
     rows: Rows,
     loss: RowLoss,
@@ -78,7 +107,10 @@ def follow(
         last = before[models]
         start = params[np.where(last >= 0, last, models)]
         stack = None
-        if last[0] >= 0:
+        if last[0] < 0:
+            way = way.again(kind[models])
+            start = eased(rows, own_loss, own, rho[models], start, way, tol[models])
+        else:
             earlier = np.where((before[last] >= 0) & (strength[before[last]] != strength[last]), before[last], last)
             if (earlier != last).any():  # as far again, if no objective is higher there than where the last one ended
                 ends = np.array([found.curve[k][-1] for k in last])

@@ -297,7 +297,7 @@ class _Problem:
         return found
 
     def _far(self, params: np.ndarray) -> np.ndarray:
-        """Compute how far intercepts may be with coefficients like those of parameters (S, D), (S, 1)."""
+        """Compute how far intercepts may be, (S, 1), beside coefficients as large as in parameters (S, D)."""
         nearest = np.abs(self.terms.at_zero[:, : self.terms.n_of_rows]).max(1, initial=0.0)
         longest = np.abs(np.where((self.norm > 0) | (self.rho > 0), params, 0)).sum(1)
         return np.maximum(2 * (nearest + self.terms.rows.magnitude * longest), 1.0)[:, None]

@@ -39,7 +39,7 @@ from skdeep.exact.losses import OfColumns, RowLoss, SquaredHinges, SquaredLoss
 from skdeep.exact.newton import Newton
 from skdeep.exact.newton_cg import WEAK, NewtonCG
 from skdeep.exact.newton_rivals import NewtonOfRivals
-from skdeep.exact.path import follow, in_batches
+from skdeep.exact.path import eased, follow, in_batches
 from skdeep.exact.row_space import has_free_column
 from skdeep.exact.rows import Rows, SparseRows
 from skdeep.exact.value_losses import HuberLoss
@@ -316,8 +316,7 @@ def _descend(recipe: Recipe, arrays: Arrays, loss: RowLoss, max_iter: int, watch
             return solution
     if watch is None and arrays.alike and n_models == 1 and type(loss) is SquaredHinges and finite_newton.suits(rows):
         own_rho, own_tol = (np.repeat(part, n_scores, axis=0) for part in (rho, tol))
-        limit = min(max_iter, max_fun)
-        found = finite_newton.solve(rows, loss.target, weight[0], own_rho, params[0], own_tol, limit)
+        found = finite_newton.solve(rows, loss.target, weight[0], own_rho, params[0], own_tol, min(max_iter, max_fun))
         if found is not None:
             return found.together(n_scores)
     if watch is None and isinstance(loss, OfColumns) and n_scores > 1:
@@ -331,7 +330,6 @@ def _descend(recipe: Recipe, arrays: Arrays, loss: RowLoss, max_iter: int, watch
     # Newton's where these are cheap, or wanted, or all that knows of the curvature
     has_rivals = newton_rivals.suits(rows, loss, rho)
     newton = has_rivals or (system <= MAX_SYSTEM and (loss.piecewise or recipe.newton_params is None))
-
     by_products = loss.piecewise and isinstance(rows, SparseRows) and (watch is None or not loss.separable)
     if by_products and newton:  # conjugate gradients end too soon, or never, where little holds parameters
         by_products = not ((rho > 0) & (rho < WEAK * rows.diagonal(weight))).any()
@@ -358,11 +356,13 @@ def _descend(recipe: Recipe, arrays: Arrays, loss: RowLoss, max_iter: int, watch
     else:
         parts = []
         for models in batches:
-            own = weight if len(weight) == 1 else weight[models]
-            part = descent.Stack(rows, loss.keep(models), own, rho[models], params[models])
+            own = loss.keep(models), weight if len(weight) == 1 else weight[models], rho[models]
+            way, begin = way.again(models), params[models]
             if watch is not None:
                 watch.models = models
-            parts.append(descent.descend(part, way.again(models), tol[models], max_iter, max_fun, watch))
+            elif ends_there:
+                begin = eased(rows, *own, begin, way, tol[models])
+            parts.append(descent.descend(descent.Stack(rows, *own, begin), way, tol[models], max_iter, max_fun, watch))
             if parts[-1].interrupted and len(parts[-1].params) < len(params):
                 raise KeyboardInterrupt
         solution = Solution.joined(parts)
