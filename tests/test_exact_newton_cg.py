@@ -74,7 +74,8 @@ def test_systems_of_each_score_are_what_dense_ones_give(fit_intercept, kind):
     inverse = np.r_[1 / rho[0, : X.shape[1]], [0] * fit_intercept]
     rows = SparseRows(sparse.csr_array(X, dtype=kind), fit_intercept)
     terms = free_terms.FreeTerms(rows, codes, free, 2 * weight)
-    systems = free_terms.ClassSystems(terms, rows.products_of_rows(inverse).astype(kind), (1 / rho).astype(kind))
+    products = 3 * rows.products_of_rows(inverse).astype(kind)
+    systems = free_terms.ClassSystems(terms, products, 3.0, (1 / rho).astype(kind))
     found, Z = systems.solve(right), np.c_[X.toarray(), np.ones((len(codes), int(fit_intercept)))]
     assert found.dtype == kind
     second = 2 * weight * (free + (codes == np.arange(4)[:, None]) * free.sum(0))

@@ -72,10 +72,10 @@ class ClassSystems:
 
     .. math:: (Z^T S Z + R)^{-1} = R^{-1} - R^{-1} Z^T (S^{-1} + Z R^{-1} Z^T)^{-1} Z R^{-1}
 
-    The `inverse` of R is (C, D), and `products` (n, n) are of rows by it, without the intercept.
+    The `inverse` of R is (C, D), and `products` (n, n) are of rows by it, so many `times`, without the intercept.
     """
 
-    def __init__(self, terms: FreeTerms, products: np.ndarray, inverse: np.ndarray):
+    def __init__(self, terms: FreeTerms, products: np.ndarray, times: float, inverse: np.ndarray):
         self._terms, self._inverse = terms, inverse
         second = np.concatenate([terms.scale, np.bincount(terms.row, terms.scale)])
         self._root = np.sqrt(second).astype(products.dtype)
@@ -87,6 +87,7 @@ class ClassSystems:
             index = self._order[part]
             root, row = self._root[index], terms.there[index]
             system = products[row[:, None], row]
+            system /= times
             if terms.intercept:
                 system += free
             system *= root

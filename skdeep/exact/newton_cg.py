@@ -170,9 +170,9 @@ class NewtonCG(Directions):
         held = np.where(rho > 0, rho, _HELD * curvature)
         found = {}
         for k in models:
-            size = np.mean(rho[k, 0, :d] * inverse[:d])
+            size = float(np.mean(rho[k, 0, :d] * inverse[:d]))
             held[k, :, :d] = size / inverse[:d]
-            found[k] = ClassSystems(terms[k], products / kind.type(size), (1 / held[k]).astype(kind, copy=False))
+            found[k] = ClassSystems(terms[k], products, size, (1 / held[k]).astype(kind, copy=False))
         return found
 
 
