@@ -75,7 +75,7 @@ def test_systems_of_each_score_are_what_dense_ones_give(fit_intercept, kind):
     rows = SparseRows(sparse.csr_array(X, dtype=kind), fit_intercept)
     terms = free_terms.FreeTerms(rows, codes, free, 2 * weight)
     products = 3 * rows.products_of_rows(inverse).astype(kind)
-    systems = free_terms.ClassSystems(terms, products, 3.0, (1 / rho).astype(kind))
+    systems = free_terms.ClassSystems(terms, products, 3.0, (1 / rho).astype(kind), fit_intercept)
     found, Z = systems.solve(right), np.c_[X.toarray(), np.ones((len(codes), int(fit_intercept)))]
     assert found.dtype == kind
     second = 2 * weight * (free + (codes == np.arange(4)[:, None]) * free.sum(0))
@@ -95,6 +95,19 @@ def test_weak_penalties_of_rivals_go_by_systems_of_each_score(monkeypatch):
         ours, theirs = clone(model).fit(X, y), clone(model).fit(X.toarray(), y)
     assert len(numbers) <= 15 * ours.n_iter_
     assert ours.loss_ == pytest.approx(theirs.loss_, rel=1e-4)
+
+
+def test_weak_penalties_of_one_score_go_by_its_system(monkeypatch):
+    X, y, weight = words(14, n=200, d=400, C=3)
+    rho, target = np.r_[np.full(400, 1e-4), 0][None], np.where(y == 0, -1.0, 1.0)[None]
+    stack = Stack(SparseRows(X, True), SquaredHinges(target), weight[None] / weight.sum(), rho, np.zeros((1, 1, 401)))
+    numbers, scores = [], SparseRows.scores
+    monkeypatch.setattr(SparseRows, "scores", lambda *own: numbers.append(1) or scores(*own))
+    found = newton_cg.NewtonCG(np.array([1e-6]))(stack)
+    assert len(numbers) <= 30
+    Z, w = np.c_[X.toarray(), np.ones(len(y))], 2 * weight / weight.sum()
+    exact = np.linalg.solve((w * Z.T) @ Z + np.diag(rho[0]), -stack.gradient[0, 0])  # of all rows, at scores of zero
+    np.testing.assert_allclose(found[0, 0], exact, atol=1e-4 * np.abs(exact).max())
 
 
 def test_steps_undo_what_all_scores_share():

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from skdeep.exact.descent import Directions, Solution, Stack, descend, dot, small_enough
-from skdeep.exact.free_terms import ClassSystems, FreeTerms
+from skdeep.exact.free_terms import Bent, BentRows, ClassSystems, FreeTerms
 from skdeep.exact.losses import SquaredLoss, SquaredWestonWatkins
 from skdeep.exact.path import in_batches
 from skdeep.exact.rows import Rows, SparseRows
@@ -48,7 +48,7 @@ _MOST_SCORES = 2**20
 Product = Callable[..., np.ndarray]
 #: Makes the product of models by rows, in their precision; what it is to be asked with of each model; and their terms,
 #: where these are few.
-Of = Callable[[SparseRows], tuple[Product, np.ndarray, list[FreeTerms]]]
+Of = Callable[[SparseRows], tuple[Product, np.ndarray, list[Bent]]]
 
 
 def suits(rows: Rows) -> bool:
@@ -123,24 +123,22 @@ class NewtonCG(Directions):
         systems = self._apart(rows, terms, rho, curvature, condition)
 
         def product(
-            v: np.ndarray, inverse: np.ndarray, part: np.ndarray, rho: np.ndarray, bend: np.ndarray
+            v: np.ndarray, inverse: np.ndarray, part: np.ndarray, rho: np.ndarray, bend: np.ndarray, _: np.ndarray
         ) -> np.ndarray:
             found = of_rows(v, bend)
             found += rho * v
             return found
 
-        def conditioned(
-            v: np.ndarray, inverse: np.ndarray, part: np.ndarray, rho: np.ndarray, bend: np.ndarray
-        ) -> np.ndarray:
+        def conditioned(v: np.ndarray, inverse: np.ndarray, part: np.ndarray, *own: np.ndarray) -> np.ndarray:
             found = by_columns(v, inverse, part)
-            for k, model in enumerate(bend.tolist() if systems else ()):
+            for k, model in enumerate(own[-1].tolist() if systems else ()):
                 if model in systems:
                     found[k] = systems[model].solve(v[k])
             return found
 
         inverse = 1 / curvature
         of_columns = (inverse, inverse / inverse.sum(1, keepdims=True), rho)
-        own = (*(part.astype(rows.X.dtype, copy=False) for part in of_columns), bend)
+        own = (*(part.astype(rows.X.dtype, copy=False) for part in of_columns), bend, np.arange(len(rho)))
         largest = np.maximum(np.abs(stack.gradient).max((1, 2)), np.finfo(float).tiny)
         most = self._left**2
         left = np.clip(largest, np.minimum(_LEAST_LEFT**2, most), most)
@@ -151,7 +149,7 @@ class NewtonCG(Directions):
         return found
 
     def _apart(
-        self, rows: SparseRows, terms: list[FreeTerms], rho: np.ndarray, curvature: np.ndarray, condition: np.ndarray
+        self, rows: SparseRows, terms: list[Bent], rho: np.ndarray, curvature: np.ndarray, condition: np.ndarray
     ) -> dict[int, ClassSystems]:
         """Make systems of each score for the models for which they save time, by condition numbers (K,).
 
@@ -172,7 +170,7 @@ class NewtonCG(Directions):
         for k in models:
             size = float(np.mean(rho[k, 0, :d] * inverse[:d]))
             held[k, :, :d] = size / inverse[:d]
-            found[k] = ClassSystems(terms[k], products, size, (1 / held[k]).astype(kind, copy=False))
+            found[k] = ClassSystems(terms[k], products, size, (1 / held[k]).astype(kind, copy=False), rows.intercept)
         return found
 
 
@@ -206,10 +204,11 @@ def _of_one(stack: Stack) -> tuple[np.ndarray, Of]:
     second = stack.loss.second(stack.scores, stack.at)[:, :1] * stack.weight[:, None]
     bent = np.flatnonzero(second.any((0, 1)))
 
-    def of(rows: SparseRows) -> tuple[Product, np.ndarray, list[FreeTerms]]:
+    def of(rows: SparseRows) -> tuple[Product, np.ndarray, list[Bent]]:
         few = 2 * len(bent) < second.shape[2]
         some, bend = (rows.select(bent), second[:, :, bent]) if few else (rows, second)
-        return lambda v, bend: some.back(bend * some.scores(v)), bend.astype(rows.X.dtype, copy=False), []
+        terms: list[Bent] = [BentRows(rows, own[0]) for own in second]
+        return lambda v, bend: some.back(bend * some.scores(v)), bend.astype(rows.X.dtype, copy=False), terms
 
     return second, of
 
@@ -222,7 +221,7 @@ def _of_rivals(stack: Stack) -> tuple[np.ndarray, Of]:
     free = loss.is_within(stack.scores) & (weight > 0)[:, None]
     active = free * (2 * weight[:, None])
 
-    def of(rows: SparseRows) -> tuple[Product, np.ndarray, list[FreeTerms]]:
+    def of(rows: SparseRows) -> tuple[Product, np.ndarray, list[Bent]]:
         def of_all(v: np.ndarray, active: np.ndarray) -> np.ndarray:
             return rows.back(loss.times_active(active, rows.scores(v)))
 
@@ -232,7 +231,7 @@ def _of_rivals(stack: Stack) -> tuple[np.ndarray, Of]:
         if _FEW_FREE * np.count_nonzero(free) > free.size:
             return of_all, active.astype(rows.X.dtype, copy=False), []
         terms = [FreeTerms(rows, loss.codes, mine, 2 * own) for mine, own in zip(free, weight, strict=True)]
-        return of_terms, np.arange(len(terms)), terms
+        return of_terms, np.arange(len(terms)), [*terms]
 
     return loss.in_each(active), of
 
