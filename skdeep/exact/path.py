@@ -12,9 +12,9 @@ from skdeep.exact.losses import RowLoss, SquaredHinges, SquaredWestonWatkins
 from skdeep.exact.normal import distinct
 from skdeep.exact.rows import Rows
 
-#: How many times as large as a penalty's curvature the rows' is where it is weak; steps of ten there, and iterations of
-#: each, at most.
-_WEAK, _MAX_STEPS, _ENOUGH = 1e2, 6, 30
+#: How many times as large as a penalty's curvature the rows' is where it is weak, for each of the rows (0.2 at "auto");
+#: steps of ten there, and iterations of each, at most.
+_WEAK, _MAX_STEPS, _ENOUGH = 0.07, 6, 30
 
 
 def chained(keys: Sequence[Any], strength: np.ndarray) -> dict[Any, np.ndarray]:
@@ -71,7 +71,7 @@ def eased(
     if not isinstance(loss, SquaredHinges | SquaredWestonWatkins):
         return start
     ratio = np.divide(rows.diagonal(weight), rho, out=np.zeros_like(rho), where=rho > 0)
-    n_steps = min(int(np.log10(max(ratio.max() / _WEAK, 1.0))), _MAX_STEPS)
+    n_steps = min(int(np.log10(max(ratio.max() / (_WEAK * rows.shape[0]), 1.0))), _MAX_STEPS)
     for factor in 10.0 ** np.arange(n_steps, 0, -1):
         found = descend(Stack(rows, loss, weight, factor * rho, start.copy()), way, tol, _ENOUGH)
         if found.interrupted:
